@@ -1,0 +1,86 @@
+# `make` says what there is to make.
+
+PYTHON  ?= python3
+RUFF    ?= ruff
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help imgpull test test-all demo interop bench lint install clean
+
+help:  ## say what there is to make
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do \
+		printf '  %-10s %s\n' "$$name" "$$what"; done
+
+imgpull:  ## write bin/imgpull: the one file, executable, build date stamped in (honours SOURCE_DATE_EPOCH)
+	@mkdir -p bin
+	@$(PYTHON) -c "$$STAMP" imgpull.py bin/imgpull
+	@$(PYTHON) bin/imgpull --version
+
+test:  ## run the tests with python3, or with PYTHON=...
+	$(PYTHON) test_imgpull.py
+
+test-all:  ## run the tests with every Python that can be found, from 3.6 on
+	@$(PYTHON) -c "$$TEST_ALL"
+
+demo:  ## pull an image from a registry on loopback, and look into the archive; needs no network
+	@$(PYTHON) test_imgpull.py demo
+
+interop:  ## pull from real registries, load into real runtimes; as root, needs Debian packages (see .ci/run)
+	$(PYTHON) .ci/interop.py
+
+bench:  ## measure speed, memory, disk and requests beside other tools; needs Debian packages (see .ci/run)
+	$(PYTHON) .ci/bench.py
+
+lint:  ## run the linters
+	$(RUFF) check .
+	bash -n .ci/run
+
+install: imgpull  ## install to $(DESTDIR)$(PREFIX)/bin
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 bin/imgpull '$(DESTDIR)$(PREFIX)/bin/imgpull'
+
+clean:  ## remove what was made
+	rm -rf bin __pycache__ .ci/__pycache__ .ruff_cache
+
+# Copies argv[1] to argv[2], the build date filled in. Not with date(1) and sed, which differ from system to system.
+define STAMP
+import os, re, sys, time
+source, target = sys.argv[1:]
+now = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%02dZ" % (now % 1 * 100)
+with open(source, encoding="utf-8") as file:
+    text, found = re.subn('(?m)^__build_date__ = ".*"$$', '__build_date__ = "%s"' % stamp, file.read())
+if found != 1:
+    sys.exit("%s: one line __build_date__ expected, %d found" % (source, found))
+with open(target, "w", encoding="utf-8", newline="\n") as file:
+    file.write(text)
+os.chmod(target, 0o755)
+endef
+export STAMP
+
+# Looks for interpreters on the PATH and among pyenv's. The same one under several names runs once.
+define TEST_ALL
+import glob, os, re, shutil, subprocess, sys
+places = os.environ["PATH"].split(os.pathsep)
+if shutil.which("pyenv"):
+    root = subprocess.check_output(["pyenv", "root"], universal_newlines=True).strip()
+    places += glob.glob(os.path.join(root, "versions", "*", "bin"))
+found = {}
+for path in (path for place in places for path in sorted(glob.glob(os.path.join(place, "python3*")))):
+    if re.match(r"python3(\.\d+)?$$", os.path.basename(path)):
+        question = "import os, sys; print(*sys.version_info[:3], os.path.realpath(sys.executable))"
+        asked = subprocess.run([path, "-c", question], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               universal_newlines=True)
+        if asked.returncode == 0:  # a pyenv shim without a version behind it is no interpreter
+            major, minor, micro, real = asked.stdout.strip().split(" ", 3)
+            found[real] = (int(major), int(minor), int(micro))
+failed = []
+for real, version in sorted(found.items(), key=lambda item: item[1]):
+    if version >= (3, 6):
+        print("== Python %d.%d.%d, %s" % (version + (real,)), flush=True)
+        if subprocess.call([real, "test_imgpull.py"]):
+            failed.append(real)
+sys.exit("failed with " + ", ".join(failed) if failed else 0)
+endef
+export TEST_ALL

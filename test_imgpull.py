@@ -1,0 +1,3202 @@
+#!/usr/bin/env python3
+"""Tests of imgpull: units, and pulls end to end from fake registries on loopback. Standard library only, no installs.
+
+    python3 test_imgpull.py                     everything: no network but loopback, no files but temporary ones
+    python3 test_imgpull.py TestFaults          one class; also TestFaults.test_faults
+    IMGPULL_FUZZ=100000 python3 test_imgpull.py TestFuzz
+    python3 test_imgpull.py demo                a pull from a fake registry, to look at
+
+Top to bottom: certificates, images, the registry that behaves, the one that misbehaves, what all tests share, tests.
+Most tests are a table and one loop over it: adding a case is adding a line.
+"""
+import ast
+import base64
+import contextlib
+import email.utils
+import gzip
+import hashlib
+import http.client
+import http.server
+import io
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import socketserver
+import ssl
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import unittest
+import urllib.parse
+from collections import namedtuple
+from unittest import mock
+
+import imgpull
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+POSIX = os.name == "posix"
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+# Made for these tests alone, valid from 2020 to 2120: a CA; what it signed for localhost, two .test hosts and Docker
+# Hub's (server.key); the same for another host, and one long expired; a client; its key encrypted with "sesame".
+
+PEM = {
+    "ca.pem": ("CERTIFICATE", """
+        MIIBZzCCAQ2gAwIBAgIBATAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEy
+        MDAxMDEwMDAwMDBaMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABPh3dCQO9CHsA6ky
+        jy+gRnq2xaFI3CQTfF+/IpQDoMQOkGxtot8lNu9s/oKc73MAMRtt6aa/gg84Vsjkurn2X8ijQjBAMA8GA1UdEwEB/wQFMAMBAf8wDgYD
+        VR0PAQH/BAQDAgEGMB0GA1UdDgQWBBTSGcnVljCMp4vyOoUyEJAjZPfLLTAKBggqhkjOPQQDAgNIADBFAiEAyL8yyargvdylO3iBnsZC
+        jil6XzWfSgKl4gogp6p/IisCIHKPSOK1/lD+C0TdQFJEnXeeR4gYPb3DP/AUfi6FmKYq"""),
+    "server.pem": ("CERTIFICATE", """
+        MIIB/zCCAaagAwIBAgIBAjAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEy
+        MDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABL8XiFuKBqTOk2+XHvDBHM7r
+        kKR1qh2r/f+8v6bnwyj8FaDoVqKyxhk0VjKqjD6ILAtwUFD/7Zyt2n07Gp2gnxqjgeAwgd0wDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8E
+        BAMCB4AwEwYDVR0lBAwwCgYIKwYBBQUHAwEwHQYDVR0OBBYEFLs1igoXZwAxA33pBgyGvD4zfNQhMB8GA1UdIwQYMBaAFNIZydWWMIyn
+        i/I6hTIQkCNk98stMGgGA1UdEQRhMF+CCWxvY2FsaG9zdIIIcmVnLnRlc3SCCnN0b3JlLnRlc3SCFHJlZ2lzdHJ5LTEuZG9ja2VyLmlv
+        gg5hdXRoLmRvY2tlci5pb4cEfwAAAYcQAAAAAAAAAAAAAAAAAAAAATAKBggqhkjOPQQDAgNHADBEAiBkimoRJMjg3vPKH+YBASQGmHB/
+        yNTxE2sWgYViCba7pQIgH84ssd94mTLpYyqrO1PtI1yPwAugfdDNLSUS/oNmgv4="""),
+    "server.key": ("PRIVATE KEY", """
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDAO/XIFVJUSzCs4yyyJ6shLa5M1qxGuAWtoEpgSlXXehRANCAAS/F4hb
+        igakzpNvlx7wwRzO65Ckdaodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8a"""),
+    "wrong.pem": ("CERTIFICATE", """
+        MIIBuzCCAWKgAwIBAgIBAzAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEy
+        MDAxMDEwMDAwMDBaMBwxGjAYBgNVBAMMEWVsc2V3aGVyZS5pbnZhbGlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvxeIW4oGpM6T
+        b5ce8MEczuuQpHWqHav9/7y/pufDKPwVoOhWorLGGTRWMqqMPogsC3BQUP/tnK3afTsanaCfGqOBlDCBkTAMBgNVHRMBAf8EAjAAMA4G
+        A1UdDwEB/wQEAwIHgDATBgNVHSUEDDAKBggrBgEFBQcDATAdBgNVHQ4EFgQUuzWKChdnADEDfekGDIa8PjN81CEwHwYDVR0jBBgwFoAU
+        0hnJ1ZYwjKeL8jqFMhCQI2T3yy0wHAYDVR0RBBUwE4IRZWxzZXdoZXJlLmludmFsaWQwCgYIKoZIzj0EAwIDRwAwRAIgQCraOYtbRf98
+        heJ+ZuPY58oxvEivseLAMzfIsNi6+7ECIAveg5WZdm5S3xhQpMEqI0D8gw1DL3dYt4Bdtza82Gem"""),
+    "expired.pem": ("CERTIFICATE", """
+        MIIBsTCCAVagAwIBAgIBBDAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwHhcNMjAwMTAxMDAwMDAwWhcNMjAw
+        MTAyMDAwMDAwWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS/F4hbigakzpNvlx7wwRzO65Ck
+        daodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8ao4GSMIGPMAwGA1UdEwEB/wQCMAAwDgYDVR0PAQH/BAQD
+        AgeAMBMGA1UdJQQMMAoGCCsGAQUFBwMBMB0GA1UdDgQWBBS7NYoKF2cAMQN96QYMhrw+M3zUITAfBgNVHSMEGDAWgBTSGcnVljCMp4vy
+        OoUyEJAjZPfLLTAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZIzj0EAwIDSQAwRgIhALVGmPvCSBcn4KL+k7ONjOafFmf9
+        rJa59H0TZk7AzHIlAiEA+7xTzBAr19PVCsuYDVPzAazkZWVz6fJltXshIJNEgVY="""),
+    "client.pem": ("CERTIFICATE", """
+        MIIBkjCCATmgAwIBAgIBBTAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEy
+        MDAxMDEwMDAwMDBaMBMxETAPBgNVBAMMCGEgY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAENkr+WasM8sprMSfTyku3pJCB
+        Wtb4Rk5d8S0iZLjJrtzu8Pkkr+gvRUxizJHyNhiZzJC3C9xxuJApDnd7ahTMUaN1MHMwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMC
+        B4AwEwYDVR0lBAwwCgYIKwYBBQUHAwIwHQYDVR0OBBYEFIFlTkAIh+VrDMubfU5lPsiy68+YMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6
+        hTIQkCNk98stMAoGCCqGSM49BAMCA0cAMEQCIDE7hC1Bs6v799ZZrTg9bnlgBxHLj8WojriSqITcHxo+AiAe4jfFwex9kk4cKrCyFbL9
+        VMb1K873/1YW0IOfKbPYJQ=="""),
+    "client.key": ("PRIVATE KEY", """
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSgI6expuOQ1DRk60emx1vyUo2vmwwBQcO5ZKpv1fPkOhRANCAAQ2Sv5Z
+        qwzyymsxJ9PKS7ekkIFa1vhGTl3xLSJkuMmu3O7w+SSv6C9FTGLMkfI2GJnMkLcL3HG4kCkOd3tqFMxR"""),
+    "locked.key": ("ENCRYPTED PRIVATE KEY", """
+        MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAj7NctZc7LpPwICCAAwDAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEECfo
+        w85QxYsmDhUzQigIkbkEgZBe/kr7W5/JXE3nvpuZgbkc8jzQEccfUR3B5tgegQCaeS7juXLLR6vUQ/n5NXDXw7Mb6XhA5cqI4+TkeY15
+        CBai3fmLVFYgbGDuNX6gZe5QVyEAnnw0ic42kBcA/MmlOtx55m+gYZaErjMlDy9o8Fca0rqgVOc9h7v/UpoyYMlSpKNPbSA48GKKQ0eJ
+        dQeDfgk="""),
+}
+
+
+def write_pems(directory):
+    for name, (kind, text) in PEM.items():
+        with open(os.path.join(directory, name), "w") as file:
+            file.write("-----BEGIN %s-----\n%s\n-----END %s-----\n" % (kind, "\n".join(text.split()), kind))
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+Style = namedtuple("Style", "index manifest config layer")
+OCI = Style(*["application/vnd.oci.image." + kind for kind in
+              ("index.v1+json", "manifest.v1+json", "config.v1+json", "layer.v1.tar+gzip")])
+DOCKER = Style("application/vnd.docker.distribution.manifest.list.v2+json",
+               "application/vnd.docker.distribution.manifest.v2+json",
+               "application/vnd.docker.container.image.v1+json",
+               "application/vnd.docker.image.rootfs.diff.tar.gzip")
+
+# manifest: bytes; blobs: {digest: bytes}, with those of an index's children; layers: digests; tars: layers unpacked
+Image = namedtuple("Image", "manifest media_type digest blobs layers tars config children")
+
+
+def sha256(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def blob_path(digest):
+    """The name of a blob in an archive."""
+    return "blobs/" + digest.replace(":", "/")
+
+
+def to_json(value):
+    return json.dumps(value, indent=1).encode()
+
+
+def noise(seed, size):
+    """Bytes that do not compress, the same ones each time."""
+    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
+
+
+def tar_of(members):
+    """A tar of {name: bytes, or a TarInfo to be put in as it is}."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in members.items():
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = 0 if info is data else len(data)
+            tar.addfile(info, None if info is data else io.BytesIO(data))
+    return out.getvalue()
+
+
+def gzipped(data):
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as file:
+        file.write(data)
+    return out.getvalue()
+
+
+def descriptor(data, media_type, **more):
+    return dict({"mediaType": media_type, "digest": sha256(data), "size": len(data)}, **more)
+
+
+def make_image(*files, **options):
+    """An image with a layer for each of `files` (bytes). Options: style, architecture, os, variant, and `change`: a
+    function that may spoil the manifest (a dict) before it is written."""
+    style = options.get("style", OCI)
+    tars = [tar_of({"file": data}) for data in files]
+    layers = [gzipped(tar) for tar in tars]
+    config = {"architecture": options.get("architecture", "amd64"), "os": options.get("os", "linux"),
+              "config": {"Cmd": ["/file"]}, "rootfs": {"type": "layers", "diff_ids": [sha256(tar) for tar in tars]}}
+    if options.get("variant"):
+        config["variant"] = options["variant"]
+    config = to_json(config)
+    manifest = {"schemaVersion": 2, "mediaType": style.manifest, "config": descriptor(config, style.config),
+                "layers": [descriptor(layer, style.layer) for layer in layers]}
+    options.get("change", lambda manifest: None)(manifest)
+    manifest = to_json(manifest)
+    blobs = {sha256(blob): blob for blob in [config] + layers}
+    return Image(manifest, style.manifest, sha256(manifest), blobs, [sha256(layer) for layer in layers], tars, config,
+                 ())
+
+
+def make_index(*children, **options):
+    """An index of (image, "os/architecture[/variant]" or None) pairs, None for an entry without platform."""
+    style = options.get("style", OCI)
+    entries, blobs = [], {}
+    for image, platform in children:
+        entry = descriptor(image.manifest, image.media_type)
+        if platform:
+            entry["platform"] = dict(zip(("os", "architecture", "variant"), platform.split("/")))
+        if platform == "unknown/unknown":
+            entry["annotations"] = {"vnd.docker.reference.type": "attestation-manifest"}
+        entries.append(entry)
+        blobs.update(image.blobs)
+    index = {"schemaVersion": 2, "mediaType": style.index, "manifests": entries}
+    options.get("change", lambda index: None)(index)
+    index = to_json(index)
+    return Image(index, style.index, sha256(index), blobs, (), (), b"", tuple(image for image, _ in children))
+
+
+def make_artifact():
+    """What is in a registry and is no image: a Helm chart."""
+    config, chart = b'{"name": "chart"}', gzipped(tar_of({"chart/Chart.yaml": b"name: chart\n"}))
+    manifest = to_json({"schemaVersion": 2, "mediaType": OCI.manifest,
+                        "config": descriptor(config, "application/vnd.cncf.helm.config.v1+json"),
+                        "layers": [descriptor(chart, "application/vnd.cncf.helm.chart.content.v1.tar+gzip")]})
+    blobs = {sha256(blob): blob for blob in (config, chart)}
+    return Image(manifest, OCI.manifest, sha256(manifest), blobs, [sha256(chart)], (), config, ())
+
+
+BIG = noise("big", 200000)                                  # a layer that arrives in several pieces
+IMAGE = make_image(BIG, b"a small layer")
+ARM = make_image(BIG, b"for arm64", architecture="arm64")   # shares its first layer with IMAGE
+ARMV6 = make_image(b"for arm v6", architecture="arm", variant="v6")
+ATTESTATION = make_image(b"provenance", architecture="unknown", os="unknown")
+INDEX = make_index((ATTESTATION, "unknown/unknown"), (ARM, "linux/arm64/v8"), (IMAGE, "linux/amd64"),
+                   (ARMV6, "linux/arm/v6"))
+
+
+# --- the registry that behaves ---------------------------------------------------------------------------------------
+
+class Answer:
+    """What a server says to a request. Headers: Content_Type="…"; a list where a header occurs more than once, None
+    where it is left out."""
+
+    def __init__(self, status=200, body=b"", **headers):
+        self.status, self.body, self.version = status, body, "HTTP/1.1"
+        self.headers = {"Content-Length": str(len(body))}
+        self.change(**headers)
+
+    def change(self, **headers):
+        for name, value in headers.items():
+            self.headers[name.replace("_", "-")] = value
+
+    def head(self):
+        lines = ["%s %d %s" % (self.version, self.status, http.client.responses.get(self.status, "Odd"))]
+        for name, values in self.headers.items():
+            for value in values if isinstance(values, list) else [values]:
+                lines += ["%s: %s" % (name, value)] if value is not None else []
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+class Request:
+    """What came in, and what went out for it."""
+
+    def __init__(self, wire):
+        url = urllib.parse.urlsplit(wire.path)
+        self.method, self.target, self.path = wire.command, wire.path, urllib.parse.unquote(url.path)
+        self.query = urllib.parse.parse_qs(url.query)
+        self.headers = wire.headers
+        self.authorization = wire.headers.get("Authorization")
+        self.range = wire.headers.get("Range")
+        self.body = wire.rfile.read(int(wire.headers.get("Content-Length") or 0))
+        self.form = urllib.parse.parse_qs(self.body.decode("latin-1"))
+        self.kind, self.status, self.sent = "other", None, 0
+
+    def __repr__(self):
+        return "%s %s %s -> %s, %d bytes" % (self.method, self.target, self.range or "", self.status, self.sent)
+
+
+class Wire(http.server.BaseHTTPRequestHandler):
+    """One connection. Whatever is sent goes through here and is counted."""
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def serve(self):
+        self.request_now = request = Request(self)
+        self.server.requests.append(request)
+        self.server.deliver(self, request, self.server.answer(request))
+
+    do_GET = do_HEAD = do_POST = serve
+
+    def send(self, answer):
+        self.send_head(answer)
+        self.send_body(answer.body)
+
+    def send_head(self, answer):
+        self.request_now.status = answer.status
+        self.wfile.write(answer.head())
+
+    def send_body(self, body):
+        for start in range(0, len(body) if self.command != "HEAD" else 0, 65536):
+            piece = body[start:start + 65536]
+            self.request_now.sent += len(piece)         # before the client can have it, and the test look
+            self.wfile.write(piece)
+
+    def drop(self, reset=False):
+        """End the connection now, without a word; with `reset` as a crashed peer would."""
+        self.close_connection = True
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *_):
+        pass
+
+
+class LoopbackServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """A server on a free port, running until close(). `tls` is the directory of write_pems()."""
+    daemon_threads, allow_reuse_address, request_queue_size = True, True, 64
+    handler = Wire
+
+    def __init__(self, tls=None, certificate="server.pem", client_ca=None, start=True):
+        super().__init__(("127.0.0.1", 0), self.handler, bind_and_activate=False)
+        self.server_bind()
+        self.requests, self.open, self.closing = [], set(), threading.Event()
+        self.scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if hasattr(ssl,
+                                                                        "PROTOCOL_TLS_SERVER") else ssl.PROTOCOL_TLS)
+            context.load_cert_chain(os.path.join(tls, certificate), os.path.join(tls, "server.key"))
+            if client_ca:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(client_ca)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        if start:
+            self.start()
+
+    def start(self):
+        """Until then, connections are refused."""
+        self.server_activate()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while not self.closing.is_set():
+            self.handle_request()
+        self.server_close()
+
+    @property
+    def port(self):
+        return self.server_address[1]
+
+    @property
+    def host(self):
+        return "127.0.0.1:%d" % self.port
+
+    @property
+    def url(self):
+        return "%s://%s" % (self.scheme, self.host)
+
+    def process_request(self, request, client_address):
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def finish_request(self, request, client_address):
+        if self.scheme == "https":
+            try:
+                request.do_handshake()
+            except AttributeError:  # the test is over, and the server closed already
+                return
+            except ssl.SSLError:    # closing with unread bytes would take back the alert that says why
+                with socket.socket(fileno=os.dup(request.fileno())) as plain:
+                    plain.settimeout(0.2)
+                    while plain.recv(65536):
+                        pass
+                return
+        super().finish_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], (OSError, ValueError)):  # a client that went away is no error
+            super().handle_error(request, client_address)
+
+    def close(self):
+        self.closing.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(self.server_address).close()       # wakes run(), for the last time
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def deliver(self, wire, request, answer):
+        wire.send(answer)
+
+    def answer(self, request):
+        raise NotImplementedError
+
+
+class FakeRegistry(LoopbackServer):
+    """A registry, its token server (where its challenge says) and a blob store (/store/…) in one.
+
+    challenges: WWW-Authenticate values, "{url}" being this server; then only requests whose Authorization is in
+    `accepted` pass. users: {name: password}, for Basic and for the token server. store: another FakeRegistry, to which
+    blobs are redirected. namespace: what ?ns= must say, as at a mirror. token_answer: what the token server says."""
+
+    def __init__(self, challenges=(), users=None, store=None, namespace=None, token_answer=None, **options):
+        self.manifests, self.blobs, self.lock = {}, {}, threading.Lock()
+        self.realms = set(re.findall(r'realm="\{url\}(/[^"?]*)', " ".join(challenges)))
+        self.token_answer = token_answer or (lambda token: {"token": token, "expires_in": 300})
+        self.challenges, self.users, self.store, self.namespace = list(challenges), users or {}, store, namespace
+        self.accepted = {basic(*pair) for pair in self.users.items()}
+        super().__init__(**options)
+
+    def add(self, repository, tag, image):
+        for part in (image,) + image.children:
+            self.manifests[repository, part.digest] = part
+            self.blobs.update(part.blobs)
+            for child in part.children:
+                self.add(repository, child.digest, child)
+        self.manifests[repository, tag] = image
+        return "%s/%s:%s" % (self.host, repository, tag)
+
+    def sent(self, *kinds):
+        """Bytes of content sent for requests of these kinds."""
+        return sum(request.sent for request in list(self.requests) if request.kind in kinds and request.status
+                   in (200, 206))
+
+    def kinds(self):
+        return [request.kind for request in self.requests]
+
+    def answer(self, request):
+        if request.path in self.realms:
+            request.kind = "token"
+            return self.token(request)
+        route = re.match(r"/v2/(.+)/(manifests|blobs)/([^/]+)$|/(store)/(.+)$", request.path)
+        if not route:
+            return self.refuse(404, "NAME_UNKNOWN")
+        repository, what, name, store, digest = route.groups()
+        if store:
+            request.kind = "store"
+            twice = request.authorization and not self.challenges
+            return Answer(400, b"two ways to authorize") if twice else self.blob(request, digest)
+        data = self.blobs.get(name, b"")
+        request.kind = ("tag" if ":" not in name else "manifest") if what == "manifests" else \
+            "config" if data[:1] == b"{" else "layer"
+        if self.challenges and request.authorization not in self.accepted:
+            return self.refuse(401, "UNAUTHORIZED", WWW_Authenticate=[c.format(url=self.url) for c in self.challenges])
+        if self.namespace and request.query.get("ns") != [self.namespace]:
+            return self.refuse(404, "NAME_UNKNOWN")
+        return self.manifest(repository, name) if what == "manifests" else self.blob(request, name)
+
+    @staticmethod
+    def refuse(status, code, message="no", **headers):
+        body = to_json({"errors": [{"code": code, "message": message, "detail": None}]})
+        return Answer(status, body, Content_Type="application/json", **headers)
+
+    def manifest(self, repository, name):
+        image = self.manifests.get((repository, name))
+        if not image:
+            known = any(repository == other for other, _ in self.manifests)
+            return self.refuse(404, "MANIFEST_UNKNOWN" if known else "NAME_UNKNOWN", "manifest unknown")
+        return Answer(200, image.manifest, Content_Type=image.media_type, Docker_Content_Digest=image.digest)
+
+    def blob(self, request, digest):
+        if digest not in self.blobs:
+            return self.refuse(404, "BLOB_UNKNOWN", "blob unknown to registry")
+        if self.store and request.kind != "store":
+            return Answer(307, b"", Location="%s/store/%s?signature=abc%%2Fdef" % (self.store.url, digest))
+        data = self.blobs[digest]
+        span = re.match(r"bytes=(\d+)-(\d*)$", request.range or "")
+        if not span:
+            return Answer(200, data, Content_Type="application/octet-stream", Accept_Ranges="bytes")
+        first, last = int(span.group(1)), min(int(span.group(2) or len(data)), len(data) - 1)
+        if first > last:
+            return Answer(416, b"", Content_Range="bytes */%d" % len(data))
+        return Answer(206, data[first:last + 1], Content_Type="application/octet-stream",
+                      Content_Range="bytes %d-%d/%d" % (first, last, len(data)))
+
+    def token(self, request):
+        """A new token for everyone, or for those in `users` where there are any."""
+        if self.users and request.authorization not in {basic(*pair) for pair in self.users.items()}:
+            return self.refuse(401, "UNAUTHORIZED", "incorrect username or password")
+        with self.lock:
+            answer = self.token_answer("token-%d" % (len(self.accepted) + 1))
+            self.accepted.add("Bearer " + (answer.get("token") or answer["access_token"]))
+        return Answer(200, to_json(answer), Content_Type="application/json")
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(("%s:%s" % (user, password)).encode()).decode()
+
+
+BEARER = 'Bearer realm="{url}/token",service="fake",scope="repository:app:pull"'
+
+
+# --- the registry that misbehaves ------------------------------------------------------------------------------------
+
+class FaultyRegistry(FakeRegistry):
+    """Does to requests of a kind (tag, manifest, config, layer, token, store) what a fault says, so many times."""
+
+    def __init__(self, faults=(), **options):
+        self.faults = [list(fault) for fault in faults]
+        super().__init__(**options)
+
+    def deliver(self, wire, request, answer):
+        with self.lock:
+            fault = next((fault for fault in self.faults if fault[0] == request.kind and fault[2] > 0), None)
+            if fault:
+                fault[2] -= 1
+        (fault[1] if fault else super().deliver)(wire, request, answer)
+
+
+ALWAYS = 1 << 30
+
+
+def cut(at, reset=False, **headers):
+    """End the connection before "nothing" is sent, within the "status" line or the "headers", or after so many bytes of
+    the body."""
+    def fault(wire, request, answer):
+        answer.change(**headers)
+        if at == "status":
+            wire.wfile.write(b"HTTP/1.")
+        elif at == "headers":
+            wire.wfile.write(answer.head()[:-20])
+        elif at != "nothing":
+            wire.send_head(answer)
+            wire.send_body(answer.body[:at])
+        wire.drop(reset)
+    return fault
+
+
+def reset(at):
+    return cut(at, reset=True)
+
+
+def silent(at):
+    """Send so much of the body (None: not even a status line), then nothing, holding the line."""
+    def fault(wire, request, answer):
+        if at is not None:
+            wire.send_head(answer)
+            wire.send_body(answer.body[:at])
+        wire.server.closing.wait(20)
+        wire.drop()
+    return fault
+
+
+def slow(pieces, seconds):
+    """Send the body in pieces, with a pause before each."""
+    def fault(wire, request, answer):
+        wire.send_head(answer)
+        step = len(answer.body) // pieces + 1
+        for start in range(0, len(answer.body), step):
+            wire.server.closing.wait(seconds)
+            wire.send_body(answer.body[start:start + step])
+    return fault
+
+
+def says(status, body=b"", **headers):
+    """Answer this instead."""
+    return lambda wire, request, answer: wire.send(Answer(status, body, **headers))
+
+
+def changed(version="HTTP/1.1", body=None, **headers):
+    """The good answer with other headers, or another body: a function of the good one."""
+    def fault(wire, request, answer):
+        answer.version = version
+        if body:
+            answer.body = body(answer.body)
+            answer.change(Content_Length=str(len(answer.body)))
+        answer.change(**headers)
+        wire.send(answer)
+        if version == "HTTP/1.0" or headers.get("Content_Length", "") is None or headers.get("Connection") == "close":
+            wire.drop()
+    return fault
+
+
+def stale(wire, request, answer):
+    """Answer well, then close the kept-alive connection without having said so."""
+    wire.send(answer)
+    wire.drop()
+
+
+def chunked(size=None, trailer=b"0\r\n\r\n"):
+    """The good answer in chunks, only the first `size` bytes of it."""
+    def fault(wire, request, answer):
+        answer.change(Content_Length=None, Transfer_Encoding="chunked")
+        wire.send_head(answer)
+        for start in range(0, len(answer.body[:size]), 10007):
+            piece = answer.body[:size][start:start + 10007]
+            wire.wfile.write(b"%x;extension=1\r\n" % len(piece))
+            wire.send_body(piece)
+            wire.wfile.write(b"\r\n")
+        wire.wfile.write(trailer)
+        if not trailer:
+            wire.drop()
+    return fault
+
+
+def interim(wire, request, answer):
+    """Two answers that are none yet, before the real one."""
+    wire.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 2)
+    wire.send(answer)
+
+
+def whole(wire, request, answer):
+    """As a server that knows nothing of ranges."""
+    wire.send(Answer(200, wire.server.blobs[request.path.rsplit("/", 1)[1]]))
+
+
+def other_range(wire, request, answer):
+    """Another range than was asked for, honestly labelled."""
+    data = wire.server.blobs[request.path.rsplit("/", 1)[1]]
+    wire.send(answer if not request.range else Answer(206, data[5:],
+                                                      Content_Range="bytes 5-%d/%d" % (len(data) - 1, len(data))))
+
+
+def expire(wire, request, answer):
+    """All tokens given out so far end here."""
+    wire.server.accepted.clear()
+    wire.send(wire.server.answer(request))
+
+
+def raw(data):
+    """These bytes, whatever they are, and the end."""
+    def fault(wire, request, answer):
+        wire.wfile.write(data)
+        wire.drop()
+    return fault
+
+
+def endless(head, piece):
+    """A head, then a piece for as long as anyone reads."""
+    def fault(wire, request, answer):
+        wire.wfile.write(head)
+        while not wire.server.closing.is_set():
+            wire.send_body(piece)
+    return fault
+
+
+def redirect(status, location):
+    """{path} is what was asked for, {url} and {host} are this server."""
+    def fault(wire, request, answer):
+        place = location.format(path=request.path, url=wire.server.url, host=wire.server.host)
+        wire.send(Answer(status, Location=place))
+    return fault
+
+
+# --- what all tests share --------------------------------------------------------------------------------------------
+
+Run = namedtuple("Run", "code out err")
+REAL_GETADDRINFO, HOST_PLATFORM = socket.getaddrinfo, imgpull.host_platform
+
+
+class Case(unittest.TestCase):
+    """Each test in a directory and an environment of its own, with host names that only it knows."""
+
+    def setUp(self):
+        self.dir = os.path.realpath(tempfile.mkdtemp(prefix="imgpull-test-"))
+        self.addCleanup(shutil.rmtree, self.dir, True)
+        self.tar = self.path("image.tar")
+        self.hosts = {}                     # name: the server that it stands for
+        environment = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR") if name in os.environ}
+        environment.update(HOME=self.dir, USERPROFILE=self.dir, XDG_RUNTIME_DIR=self.path("none"), LANG="C.UTF-8",
+                           COLUMNS="80", SSL_CERT_FILE=self.path("none"), SSL_CERT_DIR=self.path("none"))
+        for patch in (mock.patch.dict(os.environ, environment, clear=True),
+                      mock.patch.object(imgpull, "BACKOFF", 0.001),
+                      mock.patch.object(imgpull, "CERTS_DIRS", (self.path("certs.d"),)),
+                      mock.patch.object(imgpull, "host_platform", lambda: imgpull.Platform("linux", "amd64", "")),
+                      mock.patch("os.fsync"), mock.patch("os.fdatasync", create=True),      # the disk may take its time
+                      mock.patch("socket.getaddrinfo", self.resolve)):
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def resolve(self, host, port, *rest, **named):
+        """Nothing here looks up a name outside: a test knows its own hosts and loopback."""
+        if host in self.hosts:
+            host, port = "127.0.0.1", self.hosts[host].port
+        elif host == "localhost":
+            host = "127.0.0.1"
+        elif host not in ("127.0.0.1", "::1", None):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return REAL_GETADDRINFO(host, port, *rest, **named)
+
+    def path(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def write(self, name, data, mode=0o644):
+        path = self.path(*name.split("/"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data if isinstance(data, bytes) else data.encode() if isinstance(data, str) else to_json(data))
+        os.chmod(path, mode)
+        return path
+
+    def serve(self, image=IMAGE, kind=FaultyRegistry, **options):
+        """A registry that has `image` as app:v1."""
+        server = kind(**options)
+        self.addCleanup(server.close)
+        if image:
+            server.add("app", "v1", image)
+        return server
+
+    def pems(self):
+        """The directory with all the certificates and keys."""
+        path = self.path("pems")
+        if not os.path.isdir(path):
+            os.mkdir(path)
+            write_pems(path)
+        return path
+
+    def run_main(self, *argv, stdin=""):
+        out, err = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+        with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err), mock.patch("sys.stdin", io.StringIO(stdin)):
+            try:
+                code = imgpull.main([str(word) for word in argv])
+            except SystemExit as exit:
+                code = exit.code
+        return Run(code, out.buffer.getvalue(), err.buffer.getvalue().decode())
+
+    def pull(self, server, *options, expect=0, name="app:v1", tar=None, stdin=""):
+        """Pull `name` from a server over its scheme; the bytes of the archive."""
+        tar = tar or self.tar
+        run = self.run_main("--scheme", server.scheme, *(options + ("%s/%s" % (server.host, name), tar)), stdin=stdin)
+        self.assertEqual(run.code, expect, "%s\n%s" % (run.err, server.requests))
+        self.said = run
+        return read(tar) if expect == 0 and tar != "-" else run
+
+    def fails(self, run, *words, code=1):
+        """Exactly one line of error, holding these words, and nothing else amiss."""
+        self.assertEqual(run.code, code, run.err)
+        errors = [line for line in run.err.splitlines() if line.startswith("imgpull: error: ")]
+        self.assertEqual(len(errors), 1, run.err)
+        self.assertFalse(re.search("Traceback|internal error", run.err), run.err)
+        self.assertFalse(re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", run.err), ascii(run.err[:1000]))
+        self.assertLess(len(run.err), 5000)
+        for word in words:
+            self.assertRegex(errors[0], "(?i)" + word)
+
+    def left(self):
+        """What lies in the test's directory beside the archive."""
+        return sorted(name for name in os.listdir(self.dir) if name.startswith("image.tar.") or name.endswith(".tmp"))
+
+
+    def clean(self):
+        """Forget what a pull has left."""
+        for name in self.left():
+            os.remove(self.path(name))
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def members(data):
+    """{name: bytes} of a tar's bytes, in its order."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        return {info.name: tar.extractfile(info).read() for info in tar.getmembers() if info.isreg()}
+
+
+def faults_of(path):
+    """What is wrong with an archive, be it that it cannot be read at all."""
+    try:
+        return imgpull.verify_archive(path)
+    except imgpull.ImgpullError as error:
+        return [str(error)]
+
+
+def sizes(image):
+    return sum(len(blob) for blob in image.blobs.values())
+
+
+# --- references, platforms, challenges: pure functions ---------------------------------------------------------------
+
+class TestReferences(unittest.TestCase):
+    HEX, HEX512 = "a" * 64, "b" * 128
+    GOOD = [  # text, full name, registry, repository, tag, digest
+        ("ubuntu", "docker.io/library/ubuntu:latest", "docker.io", "library/ubuntu", "latest", ""),
+        ("ubuntu:22.04", "docker.io/library/ubuntu:22.04", "docker.io", "library/ubuntu", "22.04", ""),
+        ("library/ubuntu", "docker.io/library/ubuntu:latest", "docker.io", "library/ubuntu", "latest", ""),
+        ("user/app:V1", "docker.io/user/app:V1", "docker.io", "user/app", "V1", ""),
+        ("docker.io/ubuntu", "docker.io/library/ubuntu:latest", "docker.io", "library/ubuntu", "latest", ""),
+        ("index.docker.io/ubuntu", "docker.io/library/ubuntu:latest", "docker.io", "library/ubuntu", "latest", ""),
+        ("index.docker.io/a/b", "docker.io/a/b:latest", "docker.io", "a/b", "latest", ""),
+        ("localhost/app", "localhost/app:latest", "localhost", "app", "latest", ""),
+        ("localhost:5000/app:1", "localhost:5000/app:1", "localhost:5000", "app", "1", ""),
+        ("reg.example/a/b/c:t", "reg.example/a/b/c:t", "reg.example", "a/b/c", "t", ""),
+        ("Upper/app", "Upper/app:latest", "Upper", "app", "latest", ""),
+        ("REG.Example:5000/app", "REG.Example:5000/app:latest", "REG.Example:5000", "app", "latest", ""),
+        ("127.0.0.1:80/app", "127.0.0.1:80/app:latest", "127.0.0.1:80", "app", "latest", ""),
+        ("[::1]/app", "[::1]/app:latest", "[::1]", "app", "latest", ""),
+        ("[2001:db8::1]:5000/app:x", "[2001:db8::1]:5000/app:x", "[2001:db8::1]:5000", "app", "x", ""),
+        ("a__b/c-d/e--f/g.h_i", "docker.io/a__b/c-d/e--f/g.h_i:latest", "docker.io", "a__b/c-d/e--f/g.h_i", "latest",
+         ""),
+        ("app:" + "t" * 128, "docker.io/library/app:" + "t" * 128, "docker.io", "library/app", "t" * 128, ""),
+        ("app:_", "docker.io/library/app:_", "docker.io", "library/app", "_", ""),
+        ("app@sha256:" + HEX, "docker.io/library/app@sha256:" + HEX, "docker.io", "library/app", "", "sha256:" + HEX),
+        ("app@sha512:" + HEX512, "docker.io/library/app@sha512:" + HEX512, "docker.io", "library/app", "",
+         "sha512:" + HEX512),
+        ("q.io/a:1@sha256:" + HEX, "q.io/a:1@sha256:" + HEX, "q.io", "a", "1", "sha256:" + HEX),
+        ("reg.example:5000/" + "p" * 255, "reg.example:5000/%s:latest" % ("p" * 255), "reg.example:5000", "p" * 255,
+         "latest", ""),
+        ("localhost:8080/quay.io/curl/curl:8", "localhost:8080/quay.io/curl/curl:8", "localhost:8080",
+         "quay.io/curl/curl",
+         "8", ""),
+    ]
+    BAD = [  # text, word in the answer
+        ("", "name"), ("Ubuntu", "lower"), ("docker.io/Ubuntu", "lower"), ("user/App", "lower"), (":tag", ""),
+        ("app:", "tag"),
+        ("app:-t", "tag"), ("app:.t", "tag"), ("app:" + "t" * 129, "tag"), ("app:a b", ""), ("app:tag/x", ""),
+        ("app@", "digest"),
+        ("app@sha256", "digest"), ("app@sha256:abc", "digest"), ("app@sha256:" + "A" * 64, "digest"),
+        ("app@sha256:" + "a" * 63, "digest"), ("app@md5:" + "a" * 32, "digest"), ("app@sha512:" + HEX, "digest"),
+        ("app@sha256:%s@sha256:%s" % (HEX, HEX), ""), ("app@sha256:" + HEX + "\n", ""), ("a//b", ""), ("/a", ""),
+        ("a/", ""),
+        ("a..b", ""), ("a___b", ""), ("-a", ""), ("a-", ""), ("a_", ""), (".a", ""), ("a/../b", ""), ("a b", ""),
+        ("ä", ""), ("a\n", ""), ("a\0", ""),
+        ("reg.example:port/app", ""), ("reg.example:/app", ""), ("reg_x.example/app", ""), ("-reg.example/app", ""),
+        ("reg..example/app", ""), ("[::1/app", ""), ("::1/app", ""), ("[zz]/app", ""), ("bücher.example/app", ""),
+        ("reg.example/", ""), ("reg.example:5000/" + "p" * 256, "long"), (HEX, ""),
+        ("https://reg.example/app", "https://"),
+        ("docker://alpine", "docker://"), ("http://localhost:5000/app", "--scheme http"), ("a?b", ""), ("a#b", ""),
+        ("a%2fb", ""), ("user:pass@reg.example/app", ""),
+    ]
+
+    def test_good(self):
+        for text, full, registry, repository, tag, digest in self.GOOD:
+            with self.subTest(text):
+                got = imgpull.parse_reference(text)
+                self.assertEqual((str(got), got.registry, got.repository, got.tag or "", got.digest or ""),
+                                 (full, registry, repository, tag, digest))
+                self.assertEqual(imgpull.parse_reference(full), got)  # a full name stands for itself
+
+    def test_bad(self):
+        for text, word in self.BAD:
+            with self.subTest(text):
+                with self.assertRaises(imgpull.ImgpullError) as caught:
+                    imgpull.parse_reference(text)
+                self.assertRegex(str(caught.exception), "(?i)" + re.escape(word))
+
+
+class TestPlatforms(Case):
+    def test_parse(self):
+        for text, parts in [("linux/amd64", ("linux", "amd64", "")), ("linux/arm/v7", ("linux", "arm", "v7")),
+                            ("linux/arm64/v8", ("linux", "arm64", "")), ("windows/amd64", ("windows", "amd64", "")),
+                            ("linux/x86_64", ("linux", "amd64", "")), ("linux/aarch64", ("linux", "arm64", "")),
+                            ("linux/arm", ("linux", "arm", "v7")), ("Linux/armv6l", ("linux", "arm", "v6")),
+                            ("arm64", ("linux", "arm64", "")), ("linux/armhf", ("linux", "arm", "v7"))]:
+            with self.subTest(text):
+                self.assertEqual(imgpull.parse_platform(text), imgpull.Platform(*parts))
+        for platform, text in [(("linux", "arm", "v7"), "linux/arm/v7"), (("linux", "386", ""), "linux/386")]:
+            self.assertEqual(str(imgpull.Platform(*platform)), text)
+        for text in ["", "linux/", "/amd64", "linux/arm/v7/x", "linux arm", "linux/am d64", "linux/\n"]:
+            with self.subTest(text), self.assertRaises(imgpull.ImgpullError):
+                imgpull.parse_platform(text)
+
+    def test_choice(self):
+        """Which entry of an index is taken: the options, what the index offers, what is taken (None: refused)."""
+        offers = {platform: make_image(platform.encode(), os=platform.split("/")[0],
+                                       architecture=platform.split("/")[1])
+                  for platform in ("linux/amd64", "linux/arm/v5", "linux/arm/v6", "linux/arm/v7", "linux/arm",
+                                   "linux/arm64",
+                                   "linux/arm64/v8", "windows/amd64", "linux/386", "unknown/unknown")}
+        for options, offered, taken in [
+                ("--platform linux/amd64", "unknown/unknown linux/arm64 linux/amd64", "linux/amd64"),
+                ("--os linux --arch amd64", "windows/amd64 linux/amd64", "linux/amd64"),
+                ("-o=windows -aamd64", "linux/amd64 windows/amd64", "windows/amd64"),
+                ("--platform linux/arm/v7", "linux/arm/v5 linux/arm/v6 linux/arm/v7", "linux/arm/v7"),
+                ("--platform linux/arm/v7", "linux/arm/v5 linux/arm/v6", "linux/arm/v6"),
+                ("--platform linux/arm/v6", "linux/arm/v5 linux/arm/v7", "linux/arm/v5"),
+                ("--platform linux/arm/v5", "linux/arm/v6 linux/arm/v7", None),
+                ("--platform linux/arm", "linux/arm/v6 linux/arm/v7", "linux/arm/v7"),
+                ("--platform linux/arm64", "linux/arm64/v8", "linux/arm64/v8"),
+                ("--platform linux/arm64/v8", "linux/arm64", "linux/arm64"),
+                ("--platform linux/arm64", "linux/amd64 unknown/unknown", None),
+                ("--platform unknown/unknown", "linux/amd64 unknown/unknown", None),
+                ("--platform linux/s390x", "linux/amd64 linux/arm64", None)]:
+            with self.subTest(options=options, offered=offered):
+                offered = offered.split()
+                server = self.serve(make_index(*[(offers[platform], platform) for platform in offered]))
+                if taken:
+                    self.pull(server, *options.split())
+                    self.assertIn(offers[taken].digest, self.said.out.decode())
+                else:
+                    run = self.pull(server, *options.split(), expect=1)
+                    self.fails(run, "platform", *[platform for platform in offered if platform != "unknown/unknown"])
+                    self.assertNotIn("unknown/unknown", run.err.replace("for unknown/unknown", ""))
+                server.close()
+
+    @unittest.skipUnless(POSIX, "os.uname is POSIX")
+    def test_this_host(self):
+        """This host in Go's names, by what the system calls it."""
+        for system, machine, platform in [
+                ("Linux", "x86_64", "linux/amd64"), ("Linux", "aarch64", "linux/arm64"), ("Linux", "i686", "linux/386"),
+                ("Linux", "armv7l", "linux/arm/v7"), ("Linux", "armv6l", "linux/arm/v6"),
+                ("Linux", "ppc64le", "linux/ppc64le"),
+                ("Linux", "s390x", "linux/s390x"), ("Linux", "riscv64", "linux/riscv64"),
+                ("Darwin", "arm64", "darwin/arm64"),
+                ("FreeBSD", "amd64", "freebsd/amd64")]:
+            uname = os.uname_result((system, "", "", "", machine))
+            with self.subTest(system=system, machine=machine), mock.patch("os.uname", return_value=uname):
+                self.assertEqual(str(HOST_PLATFORM()), platform)
+
+    def test_other_systems(self):
+        """On a host whose system the image lacks, linux is taken, and that is said."""
+        server = self.serve(INDEX)
+        for system, said in [("linux", False), ("darwin", True), ("windows", True)]:
+            host = imgpull.Platform(system, "amd64", "")
+            with self.subTest(system), mock.patch.object(imgpull, "host_platform", return_value=host):
+                self.pull(server)
+                self.assertIn(IMAGE.digest, self.said.out.decode())
+                self.assertEqual("linux" in self.said.err, said, self.said.err)
+
+    def test_single_platform(self):
+        """An image of another platform than asked for is pulled, with a warning; of the one asked for, without."""
+        server = self.serve(ARM)
+        self.pull(server, "--platform", "linux/amd64")
+        self.assertRegex(self.said.err, "imgpull: warning: .*linux/arm64")
+        self.pull(server, "--platform", "linux/arm64")
+        self.assertNotIn("warning", self.said.err)
+
+
+class TestChallenges(unittest.TestCase):
+    TABLE = [  # header value, what is in it
+        ('Bearer realm="https://a/t",service="s",scope="repository:a/b:pull"',
+         [("bearer", {"realm": "https://a/t", "service": "s", "scope": "repository:a/b:pull"})]),
+        ('Bearer realm="https://gcr.io/v2/token",service="gcr.io"',
+         [("bearer", {"realm": "https://gcr.io/v2/token", "service": "gcr.io"})]),
+        ('BASIC realm="Sonatype Nexus Repository Manager"', [("basic",
+                                                              {"realm": "Sonatype Nexus Repository Manager"})]),
+        ('bearer REALM="x"', [("bearer", {"realm": "x"})]),
+        ("Basic", [("basic", {})]),
+        ("Bearer realm=https://a/t, service=s", [("bearer", {"realm": "https://a/t", "service": "s"})]),
+        ('Bearer realm = "a" ,  service= "b"', [("bearer", {"realm": "a", "service": "b"})]),
+        ('Bearer realm="a, b",scope="repository:x:pull,push"',
+         [("bearer", {"realm": "a, b", "scope": "repository:x:pull,push"})]),
+        (r'Bearer realm="a\"b\\c"', [("bearer", {"realm": 'a"b\\c'})]),
+        ('Bearer realm="a",, ,service="b",', [("bearer", {"realm": "a", "service": "b"})]),
+        ('Basic realm="a", Bearer realm="b",service="c"', [("basic", {"realm": "a"}),
+                                                           ("bearer", {"realm": "b", "service": "c"})]),
+        ('Negotiate, Basic realm="a"', [("negotiate", {}), ("basic", {"realm": "a"})]),
+        ('Negotiate dG9rZW42OA==, Bearer realm="b"', [("negotiate", {}), ("bearer", {"realm": "b"})]),
+        ('NTLM, Digest realm="d", qop="auth, auth-int", Bearer realm="b"',
+         [("ntlm", {}), ("digest", {"realm": "d", "qop": "auth, auth-int"}), ("bearer", {"realm": "b"})]),
+        ('Bearer realm="Basic realm=x, Bearer realm=y"', [("bearer", {"realm": "Basic realm=x, Bearer realm=y"})]),
+        ('Bearer realm=""', [("bearer", {"realm": ""})]),
+        ("", []), (",", []), (" ", []),
+    ]
+    NASTY = ['Bearer realm="never closed', 'Bearer realm=', '=', '"', 'Bearer "x"', 'Bearer ,=,"', "\\" * 50,
+             'a="' * 200,
+             "Bearer " * 5000, 'Bearer realm="' + "\\" * 20000, " ," * 20000, "a" * 50000, "Bearer " + "a=" * 20000]
+
+    def test_table(self):
+        for value, expected in self.TABLE:
+            with self.subTest(value):
+                self.assertEqual(imgpull.parse_challenges(value), expected)
+
+    def test_nasty(self):
+        """Whatever comes: a list, and soon."""
+        started = time.monotonic()
+        for value in self.NASTY:
+            with self.subTest(value[:50]):
+                for scheme, parameters in imgpull.parse_challenges(value):
+                    self.assertEqual(scheme, scheme.lower())
+                    self.assertIsInstance(parameters, dict)
+        self.assertLess(time.monotonic() - started, 2)
+
+
+# --- the archive -----------------------------------------------------------------------------------------------------
+
+class TestArchive(Case):
+    def check_archive(self, data, image, name):
+        """Every rule of the archive for one image; name: what it must be called, None where it has no name."""
+        held = members(data)
+        blobs = [blob_path(digest) for digest in sorted([image.digest] + list(image.blobs))]
+        self.assertEqual(list(held), ["oci-layout", "index.json", "manifest.json"] + blobs)
+        self.assertEqual([blob_path(sha256(held[blob])) for blob in blobs], blobs)
+        self.assertEqual(json.loads(held["oci-layout"].decode()), {"imageLayoutVersion": "1.0.0"})
+        entry, = json.loads(held["index.json"].decode())["manifests"]
+        self.assertEqual((entry["mediaType"], entry["digest"], entry["size"]),
+                         (image.media_type, image.digest, len(image.manifest)))
+        docker, = json.loads(held["manifest.json"].decode())
+        self.assertEqual(docker["RepoTags"], [name] if name else None)
+        if name:
+            self.assertEqual(entry["annotations"]["io.containerd.image.name"], name)
+        self.assertEqual(docker["Config"], blob_path(sha256(image.config)))
+        self.assertEqual(docker["Layers"], [blob_path(digest) for digest in image.layers])
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for info in tar:
+                self.assertEqual((info.type, info.mtime, info.uid, info.gid, info.mode, info.uname, info.gname),
+                                 (tarfile.REGTYPE, 0, 0, 0, 0o644, "", ""))
+        self.assertEqual(data[257:265], b"ustar  \0")                        # GNU format
+        self.assertEqual((len(data) % 512, data[-1024:]), (0, bytes(1024)))
+
+    def test_layout(self):
+        for name, image in [("OCI", IMAGE), ("Docker", make_image(BIG, b"x", style=DOCKER)), ("no layer", make_image()),
+                            ("a layer thrice", make_image(BIG, b"x", BIG, BIG))]:
+            with self.subTest(name):
+                server = self.serve(image)
+                data = self.pull(server)
+                self.check_archive(data, image, "%s/app:v1" % server.host)
+                entry, = json.loads(members(data)["index.json"].decode())["manifests"]
+                self.assertEqual(entry["annotations"]["org.opencontainers.image.ref.name"], "v1")
+                self.assertEqual(server.sent("layer"), sum(len(image.blobs[layer]) for layer in set(image.layers)))
+                self.assertEqual(self.left(), [])
+
+    def test_index(self):
+        """Of an index, the manifest of one platform is taken; five requests, no more."""
+        for style in (OCI, DOCKER):
+            index = make_index((ATTESTATION, "unknown/unknown"), (ARM, "linux/arm64"), (IMAGE, "linux/amd64"),
+                               style=style)
+            server = self.serve(index)
+            self.check_archive(self.pull(server), IMAGE, "%s/app:v1" % server.host)
+            self.assertEqual(sorted(server.kinds()), ["config", "layer", "layer", "manifest", "tag"])
+            self.assertEqual({request.method for request in server.requests}, {"GET"})
+            for request in server.requests:
+                self.assertIsNone(request.range)
+                self.assertIn(request.headers.get("Accept-Encoding", "identity"), ("identity",))
+                self.assertIn("imgpull", request.headers["User-Agent"])
+            for style in (OCI, DOCKER):
+                self.assertIn(style.index, server.requests[0].headers["Accept"])
+                self.assertIn(style.manifest, server.requests[0].headers["Accept"])
+
+    def test_nested_index(self):
+        server = self.serve(make_index((make_index((ARM, "linux/arm64"), (IMAGE, "linux/amd64")), None)))
+        self.check_archive(self.pull(server), IMAGE, "%s/app:v1" % server.host)
+
+    def test_names(self):
+        """What the archive calls the image: the options, the reference, RepoTags."""
+        for options, name, named in [((), "app:v1", "{host}/app:v1"),
+                                     ((), "app@" + IMAGE.digest, None),
+                                     ((), "app:v1@" + IMAGE.digest, "{host}/app:v1"),
+                                     (("--name", "mine:2"), "app@" + IMAGE.digest, "docker.io/library/mine:2"),
+                                     (("--name", "quay.io/x/y:z"), "app:v1", "quay.io/x/y:z")]:
+            with self.subTest(name, options=options):
+                server = self.serve()
+                data = self.pull(server, *options, name=name)
+                self.check_archive(data, IMAGE, named and named.format(host=server.host))
+                self.assertIn(IMAGE.digest, self.said.out.decode())
+
+    def test_same_bytes(self):
+        """The same manifest gives the same bytes, however it is pulled."""
+        server = self.serve(INDEX)
+        options = ("--name", "x:1")
+        first = self.pull(server, *options)
+        for more in [(), ("--jobs", "1"), ("-j9",), ("--quiet",)]:
+            self.assertEqual(self.pull(server, *(options + more)), first)
+        self.assertEqual(self.pull(server, *options, name="app@" + IMAGE.digest), first)
+        self.assertEqual(self.pull(server, *options, tar="-").out, first)
+
+    def test_sha512(self):
+        """Digests by sha512, of the manifest and of a blob."""
+        layer = gzipped(tar_of({"f": b"x"}))
+        digest = "sha512:" + hashlib.sha512(layer).hexdigest()
+        image = make_image(b"x", change=lambda manifest: manifest["layers"][0].update(digest=digest, size=len(layer)))
+        server = self.serve(image)
+        server.blobs[digest] = layer
+        name = "sha512:" + hashlib.sha512(image.manifest).hexdigest()
+        server.manifests["app", name] = image
+        held = members(self.pull(server, name="app@" + name))
+        self.assertEqual(held[blob_path(digest)], layer)
+        self.assertEqual(held[blob_path(name)], image.manifest)
+
+    def test_several(self):
+        """Several images in one archive: what they share is fetched and stored once."""
+        server = self.serve()
+        names = [server.add("app", "v1", IMAGE), server.add("team/other", "v2", ARM), server.add("app", "again", IMAGE)]
+        run = self.run_main("--scheme", "http", *(names + [self.tar]))
+        self.assertEqual(run.code, 0, run.err)
+        held = members(read(self.tar))
+        self.assertEqual(sorted(held)[:-3], sorted(blob_path(digest) for digest in
+                                                   set(IMAGE.blobs) | set(ARM.blobs) | {IMAGE.digest, ARM.digest}))
+        entries = json.loads(held["index.json"].decode())["manifests"]
+        self.assertEqual([entry["annotations"]["io.containerd.image.name"] for entry in entries], names)
+        docker = json.loads(held["manifest.json"].decode())
+        self.assertEqual(sorted(name for entry in docker for name in entry["RepoTags"]), sorted(names))
+        self.assertEqual(server.sent("layer"), sum(len(blob) for digest, blob in dict(IMAGE.blobs, **ARM.blobs).items()
+                                                   if digest in IMAGE.layers + ARM.layers))
+        self.assertEqual(len(run.out.decode().splitlines()), 3)
+        self.assertEqual(imgpull.verify_archive(self.tar), [])
+
+    def test_all_platforms(self):
+        server = self.serve(INDEX)
+        held = members(self.pull(server, "--platform", "all"))
+        kept = {INDEX.digest} | {child.digest for child in INDEX.children} | set(INDEX.blobs)
+        self.assertEqual(set(held) - {"oci-layout", "index.json", "manifest.json"},
+                         {blob_path(digest) for digest in kept})
+        entry, = json.loads(held["index.json"].decode())["manifests"]
+        self.assertEqual(entry["digest"], INDEX.digest)
+        docker, = json.loads(held["manifest.json"].decode())
+        here = imgpull.pull("%s/app:v1" % server.host, self.path("one.tar"), scheme="http").images[0]
+        default = {child.digest: child for child in INDEX.children}[here.digest]
+        self.assertEqual(docker["Config"], blob_path(sha256(default.config)))
+        self.assertEqual(imgpull.verify_archive(self.tar), [])
+
+    def test_shared_indexes(self):
+        """Indexes that several others share are fetched once, not once for every way to them."""
+        def eight(*children):
+            return [make_index(*[(child, "linux/amd64") for child in children],
+                               change=spoiled("annotations", to={"number": str(number)})) for number in range(8)]
+        server = self.serve(make_index(*[(child, "linux/amd64") for child in eight(*eight(IMAGE))]))
+        held = members(self.pull(server, "--platform", "all"))
+        self.assertEqual(server.kinds().count("manifest"), 8 + 8 + 1)
+        self.assertEqual(len(held), 3 + 1 + 8 + 8 + 1 + len(IMAGE.blobs))
+
+    def test_artifact(self):
+        """What is no image is kept as an OCI layout, and that is said."""
+        chart = make_artifact()
+        held = members(self.pull(self.serve(chart)))
+        self.assertNotIn("manifest.json", held)
+        self.assertEqual({name for name in held if name.startswith("blobs/")},
+                         {blob_path(digest) for digest in [chart.digest] + list(chart.blobs)})
+        self.assertRegex(self.said.err, "(?i)artifact|not an image")
+
+    def test_ranges(self):
+        """Idle workers take parts of a large layer; the bytes are the same, none comes twice."""
+        big = make_image(noise("ranges", 2000000))
+        first = ("layer", slow(20, 0.01), 1)
+        for name, faults in [("as asked", [("layer", slow(20, 0.01), ALWAYS)]),
+                             ("no ranges here", [first, ("layer", whole, ALWAYS)]),
+                             ("another range", [first, ("layer", other_range, ALWAYS)])]:
+            with self.subTest(name), mock.patch.object(imgpull, "MIN_SPLIT", 65536):
+                server = self.serve(big, faults=faults)
+                self.assertEqual(members(self.pull(server))[blob_path(big.layers[0])], big.blobs[big.layers[0]])
+                ranges = [request.range for request in server.requests if request.kind == "layer"]
+                self.assertIn(None, ranges)
+                self.assertGreater(len(ranges), 1, "nothing was split")
+                if name == "as asked":
+                    self.assertLess(server.sent("layer"), 1.5 * sizes(big))
+
+    def test_library(self):
+        """As the README shows it: pull() with a name or several, and its result."""
+        server = self.serve(INDEX)
+        name = "%s/app:v1" % server.host
+        result = imgpull.pull(name, self.tar, platform="linux/amd64", scheme="http")
+        image, = result.images
+        self.assertEqual((image.name, image.digest, str(image.platform)), (name, IMAGE.digest, "linux/amd64"))
+        self.assertEqual((result.destination, result.size), (self.tar, os.path.getsize(self.tar)))
+        self.assertEqual((result.fetched, len(result.omitted)), (sizes(IMAGE), 0))
+        result = imgpull.pull([name, server.add("app", "v2", ARM)], self.tar, scheme="http")
+        self.assertEqual([image.digest for image in result.images], [IMAGE.digest, ARM.digest])
+        with self.assertRaises(imgpull.ImgpullError):
+            imgpull.pull(server.host + "/none:v1", self.tar, scheme="http")
+        for public in imgpull.__all__:
+            self.assertTrue(getattr(imgpull, public).__doc__, public)
+
+    def test_registry(self):
+        """Manifests and blobs of a repository, for those who want no archive."""
+        server = self.serve(challenges=[BEARER])
+        registry = imgpull.Registry(imgpull.parse_reference(server.host + "/app:v1"), imgpull.Settings(scheme="http"))
+        head, manifest = registry.head(), registry.get()
+        self.assertEqual((head.digest, head.size), (IMAGE.digest, len(IMAGE.manifest)))
+        self.assertEqual((manifest.body, manifest.descriptor.digest), (IMAGE.manifest, IMAGE.digest))
+        for start, end in [(0, None), (100000, None), (5, 10)]:
+            with registry.stream(manifest.layers[0], start, end) as response:
+                self.assertEqual(response.read(1 << 20), IMAGE.blobs[IMAGE.layers[0]][start:end])
+        registry.transport.close()
+        self.assertEqual(server.kinds().count("token"), 1)
+
+    def test_foreign_layer(self):
+        """A layer that only its owner may distribute comes from the https address in the manifest."""
+        owner = self.serve(tls=self.pems())
+        self.hosts["store.test"] = owner
+        for scheme in ("https", "http"):
+            url = "%s://store.test:%d/store/%s" % (scheme, owner.port, IMAGE.layers[1])
+            server = self.serve(make_image(BIG, b"a small layer", change=spoiled("layers", 1, "urls", to=[url])))
+            del server.blobs[IMAGE.layers[1]]
+            run = self.pull(server, "--cacert", os.path.join(self.pems(), "ca.pem"), expect=int(scheme == "http"))
+            self.assertEqual(len(owner.requests), 1)
+        self.fails(run, "neither the registry nor")
+
+
+class TestDestination(Case):
+    def test_refused(self):
+        """Destinations that cannot be: one line, nothing fetched, nothing left."""
+        server = self.serve()
+        os.mkdir(self.path("directory"))
+        self.write("file", b"old")
+        for name, tar, words in [("a directory", "directory", ["director"]),
+                                 ("none such", "none/x.tar", ["none", "director"]),
+                                 ("below a file", "file/x.tar", ["file"])]:
+            with self.subTest(name):
+                before = sorted(os.listdir(self.dir))
+                self.fails(self.pull(server, tar=self.path(*tar.split("/")), expect=1), *words)
+                self.assertEqual((sorted(os.listdir(self.dir)), server.sent("layer")), (before, 0))
+
+    def test_unwritable(self):
+        for call in ("os.open", "builtins.open"):
+            with mock.patch(call, side_effect=PermissionError(13, "Permission denied", self.tar)):
+                run = self.run_main("--scheme", "http", "localhost:1/app", self.tar)
+            self.assertEqual((run.code, "Traceback" in run.err), (1, False), run.err)
+
+    def test_replaced_only_at_the_end(self):
+        """The old archive stays until the new one is whole."""
+        self.write("image.tar", b"old")
+        server = self.serve(faults=[("layer", cut(100), ALWAYS)])
+        self.fails(self.pull(server, "--retries", "0", expect=1))
+        self.assertEqual(read(self.tar), b"old")
+        del server.faults[:]
+        self.assertNotEqual(self.pull(server), b"old")
+        self.assertEqual(self.left(), [])
+
+    @unittest.skipUnless(POSIX, "permission bits are POSIX")
+    def test_permissions(self):
+        """The archive is readable as any new file is: by umask."""
+        before = os.umask(0o022)
+        self.addCleanup(os.umask, before)
+        self.pull(self.serve())
+        self.assertEqual(os.stat(self.tar).st_mode & 0o777, 0o644)
+
+
+# --- faults that a pull gets through ---------------------------------------------------------------------------------
+
+ALL, SOME = "tag manifest config layer token store", "tag layer token store"
+
+
+def date_in(seconds):
+    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+
+
+def flipped(body):
+    return body[:50] + bytes([body[50] ^ 1]) + body[51:] if len(body) > 50 else body
+
+
+class TestFaults(Case):
+    FAULTS = [  # name, what is hit (each in turn), faults in their order, bytes sent in excess (None: not counted)
+        ("cut before a word", ALL, [(cut("nothing"), 2)], 0),
+        ("cut in the status line", ALL, [(cut("status"), 2)], 0),
+        ("cut in the headers", ALL, [(cut("headers"), 2)], 0),
+        ("cut after the headers", ALL, [(cut(0), 2)], 0),
+        ("cut in the body", ALL, [(cut(20), 1)], 0),
+        ("cut late in the body", "layer store", [(cut(150000), 1)], 0),
+        ("cut often, with progress", "layer store", [(cut(20000), 9)], 0),
+        ("cut, no length given", "layer store", [(cut(70000, Content_Length=None, Connection="close"), 1)], 0),
+        ("reset before a word", SOME, [(reset("nothing"), 2)], None),
+        ("reset in the headers", SOME, [(reset("headers"), 2)], None),
+        ("reset in the body", ALL, [(reset(20), 1)], None),
+        ("reset often, with progress", "layer store", [(reset(60000), 3)], None),
+        ("closed without a word when idle", SOME, [(stale, ALWAYS)], 0),
+        ("silent from the start", SOME, [(silent(None), 1)], 0),
+        ("silent in the body", SOME, [(silent(20), 1)], 20),     # what came with the headers may be lost
+        ("silent late in the body", "layer store", [(silent(150000), 1)], 0),
+        ("in chunks", SOME, [(chunked(), ALWAYS)], 0),
+        ("chunks cut short", "layer store", [(chunked(30000, b""), 2)], 0),
+        ("chunks that end early", "layer store", [(chunked(30000), 2)], 0),
+        ("chunks that end in rubbish", "layer store", [(chunked(30000, b"zz\r\n"), 2)], 0),
+        ("HTTP/1.0", SOME, [(changed("HTTP/1.0"), ALWAYS)], 0),
+        ("HTTP/1.0 without length", SOME, [(changed("HTTP/1.0", Content_Length=None), ALWAYS)], 0),
+        ("no length", SOME, [(changed(Content_Length=None, Connection="close"), ALWAYS)], 0),
+        ("a length that is none", SOME, [(changed(Content_Length="many", Connection="close"), ALWAYS)], 0),
+        ("a length below zero", SOME, [(changed(Content_Length="-5", Connection="close"), ALWAYS)], 0),
+        ("no content type", SOME, [(changed(Content_Type=None), ALWAYS)], 0),
+        ("content type of text", SOME, [(changed(Content_Type="text/plain"), ALWAYS)], 0),
+        ("content type of an index", SOME, [(changed(Content_Type=OCI.index), ALWAYS)], 0),
+        ("content type with parameters", SOME, [(changed(Content_Type=OCI.manifest + "; charset=utf-8"), ALWAYS)], 0),
+        ("no digest header", "tag manifest", [(changed(Docker_Content_Digest=None), ALWAYS)], 0),
+        ("wrong digest header", "tag manifest", [(changed(Docker_Content_Digest="sha256:" + "0" * 64), ALWAYS)], 0),
+        ("rubbish digest header", "tag manifest", [(changed(Docker_Content_Digest="../../x"), ALWAYS)], 0),
+        ("a bit flipped, once", "manifest config layer store", [(changed(body=flipped), 1)], None),
+        ("no ranges", "layer store", [(cut(150000), 1), (whole, ALWAYS)], None),
+        ("another range", "layer store", [(cut(150000), 1), (other_range, 1)], None),
+        ("a range without its header", "layer store", [(cut(1000), 1), (changed(Content_Range=None), 1)], None),
+        ("a range of another whole", "layer store", [(cut(1000), 1),
+                                                     (changed(Content_Range="bytes 1000-1999/2000"), 1)], None),
+        ("a range in rubbish", "layer store", [(cut(1000), 1), (changed(Content_Range="bytes of some kind"), 1)], None),
+        ("a range refused", "layer store", [(cut(1000), 1), (says(416, Content_Range="bytes */0"), 1)], None),
+        ("a range with other bytes", "layer store", [(cut(1000), 1), (changed(body=flipped), 1)], None),
+        ("a token that ends midway", "manifest config layer", [(expire, 1)], 0),
+        ("a token that ends while resuming", "layer", [(cut(50000), 1), (expire, 1)], 0),
+        ("wait, in seconds", SOME, [(says(429, b"slow down", Retry_After="0"), 2)], None),
+        ("wait, till a date", SOME, [(says(503, Retry_After=date_in(-5)), 2)], None),
+        ("wait, till soon", SOME, [(says(503, Retry_After="soon"), 1), (says(503, Retry_After="-7"), 1),
+                                  (says(503, Retry_After="1.5e-9"), 1)], None),
+        ("an error page without end", SOME, [(endless(b"HTTP/1.1 500 Oh\r\n\r\n", b"<p>" * 5000), 1)], None),
+        ("interim answers first", SOME, [(interim, ALWAYS)], 0),
+        ("nine redirects", "tag manifest config layer token", [(redirect(307, "{path}?again"), 9)], 0),
+    ] + [
+        ("status %d" % status, SOME, [(says(status, b"later"), 2)], None)
+        for status in (408, 425, 429, 500, 502, 503, 504)
+    ] + [
+        ("redirect %d to %s" % (status, location), "tag layer token", [(redirect(status, location), 1)], 0)
+        for status, location in [(301, "?again"), (302, "{url}{path}"), (303, "//{host}{path}"), (307, "{path}?again"),
+                                 (308, "{url}{path}?again")]
+    ]
+
+    def scenario(self, kind, faults):
+        """A registry, and a store apart where that is to be hit; with no more to ask than it takes to get there."""
+        faults = [[kind, fault, times] for fault, times in faults]
+        image = INDEX if kind == "manifest" else IMAGE
+        tokens = kind == "token" or any(fault is expire for _, fault, _ in faults)
+        store = self.serve(image, faults=faults) if kind == "store" else None
+        return self.serve(image, faults=faults, challenges=[BEARER] if tokens else [], store=store), store
+
+    def test_faults(self):
+        options = ("--name", "x:1", "--retries", "5", "--timeout")
+        good = self.pull(self.serve(INDEX), *options, "9")
+        for name, kinds, faults, excess in self.FAULTS:
+            seconds = "0.1" if "silent" in name else "9"
+            for kind in kinds.split():
+                with self.subTest(name, kind=kind):
+                    server, store = self.scenario(kind, faults)
+                    self.assertEqual(self.pull(server, *options, seconds), good)
+                    self.assertEqual(self.left(), [])
+                    for (_, times), (_, _, rest) in zip(faults, (store or server).faults):
+                        self.assertLess(rest, times, "it did not come to that")
+                    if excess is not None:
+                        sent = (store or server).sent("config", "layer", "store")
+                        self.assertLessEqual(sent, sizes(IMAGE) + excess)
+                    for one in filter(None, (server, store)):
+                        one.close()
+                    os.remove(self.tar)
+
+    def test_refused_then_up(self):
+        """Nobody listens at first."""
+        server = self.serve(start=False)
+        timer = threading.Timer(0.15, server.start)
+        timer.start()
+        with mock.patch.object(imgpull, "BACKOFF", 0.05):
+            run = self.run_main("--scheme", "http", "--retries", "9", server.host + "/app:v1", self.tar)
+        timer.join()
+        self.assertEqual(run.code, 0, run.err)
+        self.assertRegex(run.err, "(?i)refused")       # what is waited for is said
+
+    def test_given_up(self):
+        """More failures than --retries allows: the last one is the error, and what there is stays for the next pull."""
+        for retries, failures, expect in [(0, 1, 1), (1, 1, 0), (2, 3, 1), (2, 2, 0)]:
+            for kind, fault in [("tag", says(502)), ("manifest", cut(3)), ("config", says(503)), ("token", says(500))]:
+                with self.subTest(retries=retries, failures=failures, kind=kind):
+                    server, _ = self.scenario(kind, [(fault, failures)])
+                    self.pull(server, "--retries", str(retries), expect=expect)
+                    self.assertLessEqual(sum(request.kind == kind for request in server.requests), 2 + retries + 1)
+
+    def test_retry_after(self):
+        """The server's wish is kept, and said; one of a day is an error now."""
+        for value, seconds in [("7", 7), (" 0 ", 0), (date_in(60), 60), (date_in(-60), 0), ("soon", None), ("-7", None),
+                               ("", None),
+                               ("1e9", None), ("9" * 50, None), (None, None), ("Thu, 99 Foo 2026 00:00:00 GMT", None)]:
+            with self.subTest(value):
+                got = imgpull.retry_after(value)
+                self.assertEqual(got if got is None or got < 50 else round(got, -1), seconds)
+        server = self.serve(faults=[("tag", says(429, Retry_After="1"), 1)])
+        started = time.monotonic()
+        self.pull(server)
+        self.assertTrue(1 <= time.monotonic() - started < 5)
+        self.assertRegex(self.said.err, "429.*1.0 s")
+        self.fails(self.pull(self.serve(faults=[("tag", says(429, Retry_After="86400"), 9)]), expect=1), "429.*86400")
+
+    def test_not_repeated(self):
+        """What will not pass is not tried again."""
+        for status in (400, 401, 403, 404, 405, 410, 451):
+            for kind in ("tag", "layer", "token"):
+                with self.subTest(status, kind=kind):
+                    server, _ = self.scenario(kind, [(says(status, b"no"), ALWAYS)])
+                    self.fails(self.pull(server, expect=1))
+                    self.assertLessEqual(sum(request.kind == kind for request in server.requests), 2)
+                    self.assertEqual(self.left(), [])
+
+    def test_damaged_for_good(self):
+        """A whole blob with other bytes than its digest says is fetched once more, and once only."""
+        server = self.serve(make_image(BIG), faults=[("layer", changed(body=flipped), ALWAYS)])
+        self.fails(self.pull(server, expect=1), "digest", "twice")
+        self.assertEqual(server.kinds().count("layer"), 2)
+
+    def test_connections_are_kept(self):
+        """One connection a worker, not one a request."""
+        server = self.serve(make_image(*[b"layer %d" % number for number in range(20)]))
+        opened = []
+        server.process_request, accept = lambda *pair: (opened.append(1), accept(*pair)), server.process_request
+        self.pull(server, "--jobs", "2")
+        self.assertLessEqual(len(opened), 3)
+
+
+# --- what a pull refuses ---------------------------------------------------------------------------------------------
+
+def spoiled(*path, **values):
+    """A change to a manifest: value(s) put at a path; `drop` removes."""
+    def change(manifest):
+        place = manifest
+        for step in path[:-1]:
+            place = place[step]
+        if "drop" in values:
+            del place[path[-1]]
+        else:
+            place[path[-1]] = values["to"]
+    return change
+
+
+def image_with(*path, **values):
+    return make_image(b"one", b"two", change=spoiled(*path, **values))
+
+
+def index_with(*path, **values):
+    return make_index((IMAGE, "linux/amd64"), change=spoiled(*path, **values))
+
+
+def document(data, media_type=OCI.manifest):
+    """Served in place of a manifest, under its right digest."""
+    return Image(data, media_type, sha256(data), {}, (), (), b"", ())
+
+
+def deep_index(depth):
+    image = make_index((IMAGE, "linux/amd64"))
+    for _ in range(depth):
+        image = make_index((image, "linux/amd64"))
+    return image
+
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07\x00\r\x08\u202e\x9b31m"      # clears the screen, sets the title, turns text around
+
+
+class TestRefusals(Case):
+    """A registry that lies gets nothing but an error: one line, the old archive untouched, no working files."""
+
+    DOCUMENTS = [  # name, what the tag holds, words of the error
+        ("not JSON", document(b"<html>hello</html>"), "JSON"),
+        ("empty", document(b""), "JSON"),
+        ("not UTF-8", document(b'{"schemaVersion": 2, "x": "\xff\xfe"}'), "JSON"),
+        ("a list", document(b"[1, 2]"), "JSON object"),
+        ("a number", document(b"7"), "JSON object"),
+        ("null", document(b"null"), "JSON object"),
+        ("an empty object", document(b"{}"), "manifest"),
+        ("nested ten thousand deep", document(b"[" * 10000 + b"]" * 10000), "JSON"),
+        ("objects ten thousand deep", document(b'{"a":' * 10000 + b"1" + b"}" * 10000), "JSON"),
+        ("an endless number", document(b'{"layers": ' + b"9" * 100000 + b"}"), "JSON|neither"),
+        ("NaN as size", document(make_image(b"x").manifest.replace(b'"size": ', b'"size": NaN, "was": ')), "size"),
+        ("huge", document(to_json({"schemaVersion": 2, "x": "y" * (4 << 20)})), "more than we take"),
+        ("schema 1", document(to_json({"schemaVersion": 1, "name": "app", "tag": "v1", "fsLayers": [], "history": []}),
+                              "application/vnd.docker.distribution.manifest.v1+prettyjws"), "schema 1"),
+        ("config missing", image_with("config", drop=1), "neither"),
+        ("config a string", image_with("config", to="sha256:" + "a" * 64), "config"),
+        ("config null", image_with("config", to=None), "config"),
+        ("layers missing", image_with("layers", drop=1), "layers"),
+        ("layers an object", image_with("layers", to={"0": 1}), "layers"),
+        ("a layer a string", image_with("layers", 0, to="layer"), "layer"),
+        ("a layer null", image_with("layers", 1, to=None), "layer"),
+        ("ten thousand layers and one", image_with("layers", to=[descriptor(b"x", OCI.layer)] * 10001),
+         "10000 entries"),
+        ("manifests an object", index_with("manifests", to={}), "manifests"),
+        ("manifests empty", index_with("manifests", to=[]), "no platform at all"),
+        ("an entry a number", index_with("manifests", 0, to=3), "entry of manifests"),
+        ("platform a list", index_with("manifests", 0, "platform", to=["linux"]), "platform is list"),
+        ("os a number", index_with("manifests", 0, "platform", "os", to=3), "os is int"),
+        ("an index in an index in an index…", deep_index(20), "indexes within indexes"),
+    ] + [("digest of a layer: %s" % name, image_with("layers", 0, "digest", to=digest), "digest") for name, digest in [
+        ("path", "sha256:../../../etc/passwd"), ("separator", "sha256:" + "a" * 30 + "/" + "a" * 33),
+        ("weak", "md5:" + "a" * 32), ("sha1", "sha1:" + "a" * 40), ("unknown", "blake3:" + "a" * 64),
+        ("short", "sha256:abc"), ("long", "sha256:" + "a" * 65), ("upper", "sha256:" + "A" * 64),
+        ("newline", "sha256:" + "a" * 64 + "\n"), ("other digits", "sha256:" + "\u0661" * 64), ("nothing", ""),
+        ("no algorithm", "a" * 64), ("number", 7), ("null", None), ("list", ["sha256:" + "a" * 64])]
+    ] + [("size of a layer: %s" % name, image_with("layers", 0, "size", to=size), words) for name, size, words in [
+        ("negative", -1, "size"), ("fraction", 10.5, "size"), ("string", "12", "size"), ("true", True, "size"),
+        ("null", None, "size"), ("list", [1], "size"), ("1e3", 1e3, "size"), ("petabytes", 1 << 55, "free"),
+        ("exabytes", 1 << 62, "size"), ("beyond 64 bits", 1 << 70, "size")]
+    ] + [("%s of %s" % (kind, where), make(*(path + (kind,)), to=value), kind) for where, make, path in [
+        ("the config", image_with, ("config",)), ("an entry", index_with, ("manifests", 0))] for kind, value in [
+        ("digest", "sha256:../x"), ("digest", 7), ("size", -5), ("size", "5")]
+    ]
+
+    FAULTS = [  # name, what is hit, what the server does, always; words of the error
+        ("corrupted", "manifest", changed(body=lambda body: body.replace(b"sha256", b"sha512", 1)), "digest"),
+        ("corrupted", "config", changed(body=flipped), "digest"),
+        ("corrupted", "layer", changed(body=flipped), "digest.*twice"),
+        ("short", "manifest", changed(body=lambda body: body[:-1]), "628 bytes.*digest"),
+        ("short", "config", changed(body=lambda body: body[:-1]), "announces 298 bytes"),
+        ("short", "layer", changed(body=lambda body: body[:-1]), "announces"),
+        ("long", "manifest", changed(body=lambda body: body + b" "), "630 bytes.*digest"),
+        ("long", "config", changed(body=lambda body: body + b" "), "announces 300 bytes"),
+        ("long", "layer", changed(body=lambda body: body + b" "), "announces"),
+        ("long, no length", "layer",
+         changed(body=lambda body: body + b"x" * 9000000, Content_Length=None, Connection="close"), "more than the"),
+        ("endless", "tag", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), "more than we take"),
+        ("endless", "manifest", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), "more than we take"),
+        ("endless", "config", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), "more than the 299 bytes"),
+        ("endless", "layer", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), "more than the"),
+        ("endless, in chunks", "layer", endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                                                b"10000\r\n" + b" " * 65536 + b"\r\n"), "more than the"),
+        ("endless", "token", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), "more than we take"),
+        ("endless error", "tag", endless(b"HTTP/1.1 403 No\r\n\r\n", b"no " * 20000), "403"),
+        ("megabytes of error", "tag", says(403, b"no way " * 1000000), "403.*no way"),
+        ("control characters in an error", "tag", says(403, ESCAPES.encode() + b"forbidden"), "forbidden"),
+        ("control characters in a JSON error", "tag",
+         says(403, to_json({"errors": [{"code": ESCAPES, "message": ESCAPES + "no"}]})), "403"),
+        ("an odd JSON error", "tag", says(403, to_json({"errors": {"message": 3}})), "403"),
+        ("another odd JSON error", "tag", says(403, to_json({"errors": [None, [], {"message": ["x"]}]})), "403"),
+        ("control characters in the reason", "tag", raw(b"HTTP/1.1 403 N\x1b[2Jo\r\nContent-Length: 0\r\n\r\n"), "403"),
+        ("a flood of headers", "tag", endless(b"HTTP/1.1 200 OK\r\n", b"X-Flood: yes\r\n" * 1000), "100 headers"),
+        ("an endless header", "tag", endless(b"HTTP/1.1 200 OK\r\nX-Flood: ", b"x" * 65536), "header line"),
+        ("an endless status line", "layer", endless(b"HTTP/1.1 200 ", b"x" * 65536), "status line"),
+        ("interim answers without end", "layer", endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000), "interim"),
+        ("not HTTP", "tag", raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "not HTTP"),
+        ("HTTP/0.9", "tag", raw(b"hello\n"), "not HTTP"),
+        ("status 999", "tag", raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"), "999"),
+        ("status 0", "tag", raw(b"HTTP/1.1 0 Odd\r\nContent-Length: 0\r\n\r\n"), "not HTTP"),
+        ("no content", "tag", says(204), "204"),
+        ("not modified", "layer", says(304), "304"),
+        ("a part unasked", "layer", says(206, b"12345", Content_Range="bytes 5-9/100"), "another range"),
+        ("two lengths", "tag", changed(Content_Length=["5", "6"]), "JSON"),
+        ("compressed in transit", "tag", changed(body=gzipped, Content_Encoding="gzip"), "JSON"),
+        ("a loop", "tag", redirect(307, "{path}"), "redirect"),
+        ("a loop", "layer", redirect(307, "{path}?again"), "redirect"),
+        ("a loop", "token", redirect(307, "{path}?again"), "redirect"),
+        ("to a file", "layer", redirect(307, "file:///etc/passwd"), "redirect|file"),
+        ("to a file", "tag", redirect(307, "file:///etc/passwd"), "redirect|file"),
+        ("to ftp", "layer", redirect(307, "ftp://{host}/x"), "redirect|ftp"),
+        ("to gopher", "token", redirect(302, "gopher://{host}/x"), "redirect|gopher"),
+        ("to nowhere", "layer", says(307), "307"),
+        ("to an empty place", "layer", redirect(307, ""), "307"),
+        ("to a rubbish port", "layer", redirect(307, "http://{host}x/"), "not the address"),
+        ("to a rubbish host", "layer", redirect(307, "http://[::1/"), "not the address"),
+        ("to no host", "layer", redirect(307, "http:///x"), "not the address|404"),
+        ("to a line more", "layer", redirect(307, "{url}/x y\x0bz"), "404"),
+        ("to a user", "layer", redirect(307, "http://user:pass@nowhere.invalid/"), "nowhere.invalid"),
+        ("token not JSON", "token", says(200, b"<html>"), "token"),
+        ("token a list", "token", says(200, b"[]"), "token"),
+        ("no token", "token", says(200, b"{}"), "token"),
+        ("token a number", "token", says(200, b'{"token": 7}'), "token"),
+        ("token empty", "token", says(200, b'{"token": ""}'), "token"),
+        ("token of two lines", "token", says(200, to_json({"token": "a\r\nX-Injected: b"})), "token"),
+        ("token in Chinese", "token", says(200, to_json({"token": "\u4ee4\u724c"})), "token"),
+        ("token that is no good", "token", says(200, to_json({"token": "good"})), "answered 401"),
+        ("token server says 401", "token", says(401, b"{}"), "token server.*401"),
+        ("no challenge", "tag", says(401), "authorization"),
+        ("token server is gone", "token", says(404, b"{}"), "404"),
+    ]
+    CHALLENGES = [  # WWW-Authenticate values, words of the error
+        (["Negotiate"], "negotiate|401"), (['Digest realm="x"'], "digest|401"), (["Bearer"], "realm"),
+        (['Bearer realm=""'], "realm"), (['Bearer realm="file:///etc/passwd"'], "realm"),
+        (['Bearer realm="javascript:x"'], "realm"), (['Bearer realm="http://[x/"'], "not the address"),
+        (['Bearer realm="http://a:b/"'], "not the address"),
+        (['Bearer realm="http://nowhere.invalid/' + "x" * 60000 + '"'], "nowhere.invalid"),
+        (['Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y")], "token server.*404"),
+        (['Bearer realm="http://nowhere.invalid/",scope="%s"' % ("s" * 5000)], "nowhere.invalid"),
+        (['Basic realm="x"'], "wants a user and a password"),
+        ([", " * 1000 + "Bearer"], "realm"),
+    ]
+
+    def refused(self, server, words, name="app:v1", options=()):
+        self.write("image.tar", b"old")
+        run = self.pull(server, "--retries", "1", "--timeout", "2", *options, name=name, expect=1)
+        self.fails(run, words)
+        server.close()
+        left = self.left()
+        self.clean()
+        self.assertEqual((read(self.tar), left, run.out), (b"old", [], b""))
+
+    def test_documents(self):
+        for name, image, words in self.DOCUMENTS:
+            with self.subTest(name):
+                self.refused(self.serve(image), words)
+
+    def test_documents_by_digest(self):
+        """What a digest asks for is what comes, or nothing."""
+        for name, image in [("another image", ARM), ("an index", INDEX),
+                            ("a space more", IMAGE._replace(manifest=IMAGE.manifest + b" "))]:
+            with self.subTest(name):
+                server = self.serve(image)
+                server.manifests["app", IMAGE.digest] = image
+                self.refused(server, "digest|match", name="app@" + IMAGE.digest)
+
+    def test_sizes_in_manifests(self):
+        """A size that is off by one, either way."""
+        image = make_image(b"one", b"two")
+        for make, where, size in [(image_with, ("config",), len(image.config)),
+                                  (index_with, ("manifests", 0), len(IMAGE.manifest)),
+                                  (image_with, ("layers", 0), len(image.blobs[image.layers[0]]))]:
+            for delta in (-1, 1):
+                with self.subTest(where, delta=delta):
+                    served = make(*(where + ("size",)), to=size + delta)
+                    self.refused(self.serve(served), "bytes")
+
+    def test_faults(self):
+        for name, kind, fault, words in self.FAULTS:
+            with self.subTest(name, kind=kind):
+                server = self.serve(INDEX, faults=[(kind, fault, ALWAYS)],
+                                    challenges=[BEARER] if kind == "token" else [])
+                self.refused(server, words)
+
+    def test_challenges(self):
+        for challenges, words in self.CHALLENGES:
+            with self.subTest(str(challenges)[:80]):
+                self.refused(self.serve(INDEX, challenges=challenges), words)
+
+    @unittest.skipUnless(sys.platform == "linux", "reads /proc")
+    def test_memory_stays_flat(self):
+        """Much data, wanted or not, takes no memory: a process meets them all, and never has more than 40 MiB."""
+        layer, line = noise("huge", 1 << 20) * 32, b"x" * 65536
+        huge = make_image(b"", change=spoiled("layers", to=[descriptor(layer, OCI.layer)]))
+        huge.blobs[sha256(layer)] = layer
+        meets = [[], [("tag", endless(b"HTTP/1.1 200 OK\r\n\r\n", line), 9)],
+                 [("layer", endless(b"HTTP/1.1 200 OK\r\n\r\n", line), 9)],
+                 [("layer", endless(b"HTTP/1.1 400 No\r\n\r\n", line), 9)],
+                 [("tag", endless(b"HTTP/1.1 200 OK\r\nX: ", line), 9)],
+                 [("tag", endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 9000), 9)]]
+        hosts = [self.serve(huge, faults=faults).host for faults in meets]
+        script = ("import imgpull, sys; imgpull.BACKOFF, options = 0.01, ['-q', '--scheme', 'http', '--retries', '2']\n"
+                  "print([imgpull.main(options + [host + '/app:v1', sys.argv[1]]) for host in sys.argv[2:]], end='|')\n"
+                  "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])")
+        out = subprocess.check_output([sys.executable, "-c", script, self.tar] + hosts, cwd=HERE,
+                                      stderr=subprocess.DEVNULL)
+        codes, peak = out.decode().splitlines()[-1].split("|")
+        self.assertEqual(ast.literal_eval(codes), [0, 1, 1, 1, 1, 1])
+        self.assertLess(int(peak), 40 << 10)
+
+
+# --- front doors: credentials, tokens, proxies, TLS, mirrors ---------------------------------------------------------
+
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+Login = namedtuple("Login", "name files options environment expect stdin warning")
+
+
+def login(name, *files, options=(), environment=None, expect="user:pass", stdin="", warning=""):
+    """How someone is logged in, and as whom ("" for nobody) a request must come; {host} stands for the registry."""
+    return Login(name, {path: data for one in files for path, data in one.items()}, options, environment or {},
+                 expect, stdin, warning)
+
+
+DOCKER_CONFIG, PODMAN_CONFIG = ".docker/config.json", ".config/containers/auth.json"
+MINE = {"auth": b64("user:pass")}
+OTHER = {"auth": b64("other:other")}
+
+
+def docker(auths, **more):
+    return {DOCKER_CONFIG: dict(more, auths=auths)}
+
+
+def podman(auths):
+    return {PODMAN_CONFIG: {"auths": auths}}
+
+
+class TestCredentials(Case):
+    """Who has logged in with docker or podman needs no options. Rows: files in the home directory, who must come."""
+    LOGINS = [
+        login("nobody", expect=""),
+        login("options", options=("--user", "user", "--password", "pass")),
+        login("short options", options=("-u=user", "-ppass")),
+        login("user:password", options=("-u", "user:pass")),
+        login("password from stdin", options=("-u", "user", "--password-stdin"), stdin="pass\n"),
+        login("blanks", options=("-u", "user", "--password-stdin"), stdin=" pa ss \r\n", expect="user: pa ss "),
+        login("a colon and an umlaut", options=("-u", "user", "-p", "pä:ss"), expect="user:pä:ss"),
+        login("options before files", docker({"{host}": OTHER}), options=("-u", "user", "-p", "pass")),
+        login("docker login", docker({"{host}": MINE, "other.example": OTHER})),
+        login("https:// before", docker({"https://{host}": MINE})),
+        login("https:// and a path", docker({"https://{host}/v1/": MINE})),
+        login("http:// before", docker({"http://{host}/v2/": MINE})),
+        login("exact before others", docker({"{host}": MINE, "https://{host}/v1/": OTHER})),
+        login("another host", docker({"x{host}": MINE, "127.0.0.1": MINE, "{host}0": MINE}), expect=""),
+        login("username and password", docker({"{host}": {"username": "user", "password": "pass"}})),
+        login("a colon in the password", docker({"{host}": {"auth": b64("user:a:b")}}), expect="user:a:b"),
+        login("an empty entry", docker({"{host}": {}}), expect=""),
+        login("$DOCKER_CONFIG", docker({"{host}": OTHER}), {"elsewhere/config.json": {"auths": {"{host}": MINE}}},
+              environment={"DOCKER_CONFIG": "{home}/elsewhere"}),
+        login("podman login", podman({"{host}": MINE})),
+        login("podman before docker", podman({"{host}": MINE}), docker({"{host}": OTHER})),
+        login("docker where podman has none", podman({"x": OTHER}), docker({"{host}": MINE})),
+        login("namespaced", podman({"{host}/team/app": MINE, "{host}/team": OTHER, "{host}": OTHER})),
+        login("namespaced, team", podman({"{host}": OTHER, "{host}/team": MINE, "{host}/te": OTHER})),
+        login("namespaced, others", podman({"{host}/other": OTHER, "{host}/team/ap": OTHER}), expect=""),
+        login("$XDG_RUNTIME_DIR", podman({"{host}": OTHER}), {"run/containers/auth.json": {"auths": {"{host}": MINE}}},
+              environment={"XDG_RUNTIME_DIR": "{home}/run"}),
+        login("$REGISTRY_AUTH_FILE", podman({"{host}": OTHER}), {"my.json": {"auths": {"{host}": MINE}}},
+              environment={"REGISTRY_AUTH_FILE": "{home}/my.json"}),
+        login("$XDG_CONFIG_HOME", {"elsewhere/containers/auth.json": {"auths": {"{host}": MINE}}},
+              environment={"XDG_CONFIG_HOME": "{home}/elsewhere"}),
+        login("not JSON", {DOCKER_CONFIG: b"{auths:"}, expect="", warning="config.json"),
+        login("not UTF-8", {DOCKER_CONFIG: b"\xff\xfe"}, expect="", warning="config.json"),
+        login("a list", {DOCKER_CONFIG: []}, expect="", warning="config.json"),
+        login("auths a list", docker(["{host}"]), expect="", warning="config.json"),
+        login("entry a string", docker({"{host}": "x"}), expect=""),
+        login("auth a number", docker({"{host}": {"auth": 7}}), expect="", warning="config.json"),
+        login("auth not base64", docker({"{host}": {"auth": "?%"}}), expect="", warning="config.json"),
+        login("auth without colon", docker({"{host}": {"auth": b64("user")}}), expect="", warning="config.json"),
+        login("broken podman, good docker", docker({"{host}": MINE}), {PODMAN_CONFIG: b"?"}, warning="auth.json"),
+        login("named file missing", environment={"REGISTRY_AUTH_FILE": "{home}/none.json"}, expect=""),
+        login("a directory", {DOCKER_CONFIG + "/x": b""}, expect="", warning="config.json"),
+        login("credHelpers", docker({"{host}": OTHER}, credHelpers={"{host}": "found"})),
+        login("credHelpers of another", docker({}, credHelpers={"x": "found"}), expect=""),
+        login("credsStore", docker({"{host}": {}}, credsStore="found")),
+        login("credHelpers before credsStore", docker({}, credsStore="failing", credHelpers={"{host}": "found"})),
+        login("helper: not found", docker({}, credsStore="none"), expect=""),
+        login("helper: fails", docker({}, credsStore="failing"), expect="", warning="docker-credential-failing"),
+        login("helper: rubbish", docker({}, credsStore="rubbish"), expect="", warning="docker-credential-rubbish"),
+        login("helper: hangs", docker({}, credsStore="hanging"), expect="", warning="docker-credential-hanging"),
+        login("helper: missing", docker({}, credsStore="missing"), expect="", warning="docker-credential-missing"),
+        login("helper: a path", docker({}, credsStore="../../bin/sh"), expect="", warning="config.json"),
+    ]
+    HELPERS = {"found": """cat > "$HOME/asked"; echo '{"ServerURL": "x", "Username": "user", "Secret": "pass"}'""",
+               "none": 'echo "credentials not found in native keychain"; exit 1',
+               "failing": 'printf "\\033[31mno key ring\\n" >&2; exit 2', "rubbish": 'echo "<html>"',
+               "hanging": "exec sleep 30",
+               "token": """echo '{"ServerURL": "x", "Username": "<token>", "Secret": "identity"}'"""}
+
+    def setUp(self):
+        super().setUp()
+        for name, script in self.HELPERS.items():
+            self.write("bin/docker-credential-" + name, "#!/bin/sh\n%s\n" % script, 0o755)
+        os.environ["PATH"] = self.path("bin") + os.pathsep + os.environ["PATH"]
+
+    def put(self, files, host):
+        for name, data in files.items():
+            self.write(name, data if isinstance(data, bytes) else json.dumps(data).replace("{host}", host))
+
+    def forget(self):
+        for name in (".docker", ".config", "elsewhere", "run"):
+            shutil.rmtree(self.path(name), ignore_errors=True)
+
+    @unittest.skipUnless(POSIX, "the helpers are shell scripts")
+    def test_logins(self):
+        for row in self.LOGINS:
+            server = self.serve(image=None, challenges=['Basic realm="fake"'])
+            server.add("team/app", "v1", IMAGE)
+            server.accepted = {basic(*row.expect.split(":", 1))} if row.expect else set()
+            self.put(row.files, server.host)
+            environment = {name: value.format(home=self.dir) for name, value in row.environment.items()}
+            seconds = mock.patch.object(imgpull, "HELPER_SECONDS", 0.2 if "hangs" in row.name else 20)
+            with self.subTest(row.name), mock.patch.dict(os.environ, environment), seconds:
+                run = self.pull(server, *row.options, name="team/app:v1", stdin=row.stdin,
+                                expect=0 if row.expect else 1)
+                if not row.expect:
+                    self.fails(run)
+                if row.expect == "":
+                    self.assertEqual({request.authorization for request in server.requests}, {None})
+                warnings = [line for line in self.said.err.splitlines() if "warning" in line]
+                self.assertEqual(len(warnings), 1 if row.warning else 0, self.said.err)
+                self.assertIn(row.warning, "".join(warnings))
+                self.assertFalse(re.search(r"[\x00-\x09\x0b-\x1f]", self.said.err))
+                if "found" in json.dumps(row.files, default=repr) and row.expect:
+                    self.assertEqual(read(self.path("asked")).decode().strip(), server.host)
+            self.forget()
+            server.close()
+
+    def test_docker_hub(self):
+        """Docker Hub's names and its key in config.json, through a token server on another host."""
+        tls = self.pems()
+        hub = self.serve(image=None, tls=tls,
+                         challenges=['Bearer realm="https://auth.docker.io/token",service="registry.docker.io",'
+                                     'scope="repository:library/alpine:pull"'])
+        tokens = self.serve(image=None, tls=tls, challenges=['Bearer realm="{url}/token"'], users={"user": "pass"})
+        hub.accepted = tokens.accepted
+        self.hosts.update({"registry-1.docker.io": hub, "auth.docker.io": tokens})
+        hub.add("library/alpine", "latest", IMAGE)
+        self.put(docker({"https://index.docker.io/v1/": MINE}), "")
+        for name in ("alpine", "docker.io/library/alpine:latest", "index.docker.io/alpine"):
+            with self.subTest(name):
+                run = self.run_main("--cacert", os.path.join(tls, "ca.pem"), name, self.tar)
+                self.assertEqual(run.code, 0, run.err)
+                self.assertIn("docker.io/library/alpine:latest", run.out.decode())
+        self.assertEqual({request.authorization for request in tokens.requests}, {basic("user", "pass")})
+        self.assertEqual(tokens.requests[0].query, {"account": ["user"], "service": ["registry.docker.io"],
+                                                    "scope": ["repository:library/alpine:pull"]})
+        self.assertFalse([request for request in hub.requests if (request.authorization or "").startswith("Basic")])
+
+    @unittest.skipUnless(POSIX, "the helpers are shell scripts")
+    def test_identity_token(self):
+        """An identity token is exchanged by POST, wherever it comes from; it never goes to the registry."""
+        for files in (docker({"{host}": {"auth": b64("00000000-0000:"), "identitytoken": "identity"}}),
+                      docker({}, credsStore="token")):
+            with self.subTest(files):
+                server = self.serve(challenges=['Bearer realm="{url}/oauth2/token",service="fake.azurecr.io"'],
+                                    token_answer=lambda token: {"access_token": token})
+                self.put(files, server.host)
+                self.pull(server)
+                exchange, = [request for request in server.requests if request.kind == "token"]
+                self.assertEqual((exchange.method, exchange.authorization), ("POST", None))
+                for name, value in [("grant_type", "refresh_token"), ("refresh_token", "identity"),
+                                    ("service", "fake.azurecr.io"), ("scope", "repository:app:pull")]:
+                    self.assertEqual(exchange.form[name], [value])
+                for request in server.requests:
+                    self.assertNotIn("identity", request.target + str(request.authorization))
+
+    def test_token_option(self):
+        """--token as it is: Bearer, or Basic where the registry asks for Basic."""
+        for challenge, accepted in [(BEARER, "Bearer abc"),
+                                    ('Basic realm="x",service="ecr.amazonaws.com"', "Basic abc")]:
+            with self.subTest(challenge):
+                server = self.serve(challenges=[challenge])
+                server.accepted = {accepted}
+                self.pull(server, "--token", "abc")
+                self.assertNotIn("token", server.kinds())
+
+
+Product = namedtuple("Product", "name challenge query answer user wrong")
+
+
+class TestProducts(Case):
+    """The token dance of each product, from its public documentation: the challenge, what its token server must be
+    asked (None: there is none), its answer, a user as people have there, and what it says of a wrong password."""
+    ERRORS = '{"errors": [{"code": "%s", "message": "%s"}]}'
+    SCOPE = "repository:app:pull"
+    PRODUCTS = [
+        Product("Docker Hub", 'Bearer realm="{url}/token",service="registry.docker.io",scope="repository:app:pull"',
+                {"service": "registry.docker.io", "scope": SCOPE},
+                lambda token: {"token": token, "access_token": token, "expires_in": 300,
+                               "issued_at": "2024-12-14T00:00:00Z"},
+                ("user", "dckr_pat_1"), (401, '{"details": "incorrect username or password"}')),
+        Product("GitHub", 'Bearer realm="{url}/token",service="ghcr.io",scope="repository:app:pull"',
+                {"service": "ghcr.io", "scope": SCOPE}, lambda token: {"token": token},
+                ("user", "ghp_1"), (403, ERRORS % ("DENIED", "denied"))),
+        Product("Amazon ECR Public", 'Bearer realm="{url}/token/",service="public.ecr.aws",scope="aws"',
+                {"service": "public.ecr.aws", "scope": "aws"}, lambda token: {"token": token},
+                ("AWS", "pass"), (400, '{"message": "Not Authorized"}')),
+        Product("Amazon ECR", 'Basic realm="{url}/",service="ecr.amazonaws.com"', None, None, ("AWS", "eyJwYXls"),
+                (401, ERRORS % ("UNAUTHORIZED", "Your Authorization Token is invalid."))),
+        Product("Azure", 'Bearer realm="{url}/oauth2/token",service="fake.azurecr.io",scope="repository:app:pull"',
+                {"service": "fake.azurecr.io", "scope": SCOPE}, lambda token: {"access_token": token},
+                ("app-id", "secret"), (401, ERRORS % ("UNAUTHORIZED", "authentication required"))),
+        Product("Google", 'Bearer realm="{url}/v2/token",service="gcr.io"', {"service": "gcr.io", "scope": SCOPE},
+                lambda token: {"expires_in": 43200, "issued_at": "x", "token": token},
+                ("_json_key", '{"type": "service_account"}'),
+                (401, ERRORS % ("UNAUTHORIZED", "Not Authorized."))),
+        Product("Artifact Registry", 'Bearer realm="{url}/v2/token",service="europe-docker.pkg.dev"',
+                {"service": "europe-docker.pkg.dev", "scope": SCOPE}, lambda token: {"token": token},
+                ("oauth2accesstoken", "ya29.x"), (403, ERRORS % ("DENIED", "Permission denied"))),
+        Product("GitLab",
+                'Bearer realm="{url}/jwt/auth",service="container_registry",scope="repository:app:pull",'
+                'error="invalid_token"',
+                {"service": "container_registry", "scope": SCOPE}, lambda token: {"token": token}, ("user", "glpat-1"),
+                (403, ERRORS % ("DENIED", "access forbidden"))),
+        Product("Harbor", 'Bearer realm="{url}/service/token",service="harbor-registry",scope="repository:app:pull"',
+                {"service": "harbor-registry", "scope": SCOPE},
+                lambda token: {"token": token, "access_token": "", "expires_in": 1800},
+                ("robot$pull", "secret"), (401, ERRORS % ("UNAUTHORIZED", "unauthorized"))),
+        Product("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, None, ("user", "pass"),
+                (401, ERRORS % ("UNAUTHORIZED", "access to the requested resource is not authorized"))),
+        Product("Nexus with tokens", 'Bearer realm="{url}/v2/token",service="{url}/v2/token"', {"scope": SCOPE},
+                lambda token: {"token": "DockerToken." + token, "expires_in": 0}, ("user", "pass"), (401, "{}")),
+        Product("Artifactory",
+                'Bearer realm="{url}/artifactory/api/docker/docker/v2/token",service="fake",'
+                'scope="repository:app:pull"',
+                {"service": "fake", "scope": SCOPE}, lambda token: {"token": token, "expires_in": 3600},
+                ("user", "AKCp"),
+                (401, '{"errors": [{"status": 401, "message": "Wrong username was used"}]}')),
+        Product("Quay", 'Bearer realm="{url}/v2/auth",service="quay.io",scope="repository:app:pull"',
+                {"service": "quay.io", "scope": SCOPE}, lambda token: {"token": token}, ("team+robot", "KEY"),
+                (401, '{"error": "Could not find robot with specified username"}')),
+    ]
+
+    def test_products(self):
+        for product in self.PRODUCTS:
+            for user in (None, product.user):
+                with self.subTest(product.name, user=user):
+                    server = self.serve(INDEX, challenges=[product.challenge], users=dict([user]) if user else None,
+                                        token_answer=product.answer)
+                    options = ("--user", user[0], "--password", user[1]) if user else ()
+                    expect = 1 if product.query is None and not user else 0
+                    self.pull(server, "--platform", "linux/amd64", *options, expect=expect)
+                    asked = [request for request in server.requests if request.kind == "token"]
+                    self.assertEqual(len(asked), 0 if product.query is None else 1)
+                    for request in asked:
+                        self.assertEqual({name: request.query[name][0] for name in product.query}, product.query)
+                        self.assertEqual(request.authorization, basic(*user) if user else None)
+                    if expect == 0:   # the 401, the token, and then nothing but what a public image takes
+                        self.assertEqual(len(server.requests),
+                                         5 + (0 if product.query is None else 2) + (product.query is None))
+
+    def test_wrong_password(self):
+        for product in self.PRODUCTS:
+            with self.subTest(product.name):
+                status, body = product.wrong
+                kind = "tag" if product.query is None else "token"
+                server = self.serve(challenges=[product.challenge],
+                                    faults=[(kind, says(status, body.encode()), ALWAYS)])
+                if kind == "tag":
+                    server.faults[0][1] = says(status, body.encode(),
+                                               WWW_Authenticate=product.challenge.format(url=server.url))
+                message = re.findall(r'"(?:message|details|error)": "([^"]*)"', body) or [str(status)]
+                self.fails(self.pull(server, "-u", "user", "-p", "hunter2hunter2", expect=1), re.escape(message[0]))
+                self.assertNotIn("hunter2", self.said.err)
+
+    def test_rate_limit(self):
+        """Docker Hub's 429 with its message, after the retries."""
+        said = "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading"
+        server = self.serve(faults=[("tag", says(429, (TestProducts.ERRORS % ("TOOMANYREQUESTS", said)).encode()),
+                                     ALWAYS)])
+        self.fails(self.pull(server, "--retries", "1", expect=1), "429", "pull rate limit")
+
+
+class TestSecrets(Case):
+    """Passwords, tokens and identity tokens reach the host and scheme they are for, and nobody's eyes."""
+    SECRETS = ("hunter2-password", "identity-secret", "bearer-secret", b64("user:hunter2-password"))
+
+    def reached(self, server):
+        """The secrets among everything that a server was sent."""
+        seen = "".join("%s %s %s" % (request.target, request.headers, request.form) for request in server.requests)
+        return {secret for secret in self.SECRETS if secret in seen}
+
+    OPTIONS = [(("-u", "user", "-p", "hunter2-password"), 'Basic realm="x"'), (("-t", "bearer-secret"), BEARER)]
+    ACCEPTED = {basic("user", "hunter2-password"), "Bearer bearer-secret"}
+
+    def test_redirects(self):
+        """To another port or another name, the secret stays behind; within the same origin it goes along."""
+        for options, challenge in self.OPTIONS:
+            for kind in ("tag", "manifest", "config", "layer"):
+                for place in ("{other}{path}", "http://localhost:{port}{path}", "{path}?again"):
+                    with self.subTest(challenge, kind=kind, place=place):
+                        other = self.serve(INDEX)
+                        server = self.serve(INDEX, challenges=[challenge])
+                        server.accepted = set(self.ACCEPTED)
+                        location = place.replace("{other}", other.url).replace("{port}", str(server.port))
+                        server.faults = [[kind, for_direct(redirect(307, location), server.host), ALWAYS]]
+                        self.pull(server, "--retries", "1", *options, expect=1 if "localhost" in place else 0)
+                        self.assertEqual(self.reached(other), set())
+                        self.assertNotEqual(self.reached(server), set())
+                        for request in server.requests:
+                            if request.headers["Host"] != server.host:
+                                self.assertIsNone(request.authorization)
+                        self.clean()
+
+    def test_realms(self):
+        """The realm that a registry names gets the password, the registry does not; the blob store gets neither."""
+        store, tokens = self.serve(), self.serve(challenges=['Bearer realm="{url}/token"'])
+        server = self.serve(challenges=['Bearer realm="%s/token",service="s"' % tokens.url], store=store)
+        server.accepted = tokens.accepted
+        self.pull(server, "-u", "user", "-p", "hunter2-password")
+        self.assertEqual(self.reached(tokens), {self.SECRETS[3]})
+        self.assertEqual((self.reached(server), self.reached(store)), (set(), set()))
+        self.assertEqual({request.authorization for request in store.requests}, {None})
+        self.assertEqual({request.authorization for request in server.requests}, {None, "Bearer token-1"})
+
+    def test_challenged_elsewhere(self):
+        """A store on another host that asks for credentials, or names its own token server, gets none."""
+        for challenge in ('Basic realm="store"', 'Bearer realm="{other}/token",service="s"'):
+            for config in ({"auth": b64("user:hunter2-password")}, {"identitytoken": "identity-secret"}):
+                with self.subTest(challenge, config=config):
+                    other = self.serve(challenges=['Bearer realm="{url}/token"'])
+                    asks = says(401, WWW_Authenticate=challenge.replace("{other}", other.url))
+                    store = self.serve(faults=[("store", asks, ALWAYS)])
+                    server = self.serve(challenges=[BEARER], store=store)
+                    self.write(DOCKER_CONFIG, {"auths": {server.host: config}})
+                    self.pull(server, "--retries", "1", expect=1)
+                    self.assertNotEqual(self.reached(server), set())
+                    self.assertEqual((self.reached(store), self.reached(other)), (set(), set()))
+                    self.clean()
+
+    def test_redirected_realm(self):
+        """A token server that sends elsewhere: neither the password nor the identity token goes along."""
+        for config in ({"auth": b64("user:hunter2-password")}, {"identitytoken": "identity-secret"}):
+            for status in (302, 307, 308):
+                with self.subTest(config, status=status):
+                    other = self.serve(challenges=['Bearer realm="{url}/token"'])
+                    server = self.serve(challenges=[BEARER], faults=[("token", redirect(status, other.url + "/token"),
+                                                                      ALWAYS)])
+                    self.write(DOCKER_CONFIG, {"auths": {server.host: config}})
+                    self.run_main("--scheme", "http", "--retries", "0", server.host + "/app:v1", self.tar)
+                    self.assertNotEqual(self.reached(server), set())
+                    self.assertEqual(self.reached(other), set())
+
+    def test_never_over_plain_http(self):
+        """Redirects and realms do not lead from https to plain http, with a secret or without."""
+        ca = ("--cacert", os.path.join(self.pems(), "ca.pem"))
+        plain = self.serve(INDEX, challenges=['Bearer realm="{url}/token"'])
+        for kind in ("tag", "manifest", "layer"):
+            with self.subTest(kind):
+                server = self.serve(INDEX, tls=self.pems(), faults=[(kind, redirect(307, plain.url + "{path}"),
+                                                                     ALWAYS)])
+                self.fails(self.pull(server, *ca, expect=1), "http")
+        for config in ({"auth": b64("user:hunter2-password")}, {"identitytoken": "identity-secret"}):
+            with self.subTest(config):
+                server = self.serve(INDEX, tls=self.pems(), challenges=['Bearer realm="%s/token"' % plain.url])
+                self.write(DOCKER_CONFIG, {"auths": {server.host: config}})
+                self.fails(self.pull(server, *ca, expect=1), "http")
+        self.assertEqual(plain.requests, [])
+
+    def test_unseen(self):
+        """Not in --debug, --parsed, errors or results: secrets given, tokens received, signatures in redirects."""
+        for options, challenge in self.OPTIONS + [((), BEARER)]:
+            for fault in (None, says(403, b"no"), says(500), cut(0)):
+                with self.subTest(challenge, options=options):
+                    store = self.serve(faults=[("store", fault, ALWAYS)] if fault else [])
+                    server = self.serve(challenges=[challenge], store=store)
+                    server.accepted |= self.ACCEPTED
+                    self.pull(server, "--debug", "--retries", "1", *options, expect=1 if fault else 0)
+                    self.assertEqual("Bearer token-3" in server.accepted, not options)
+                    for secret in self.SECRETS + ("token-3", "signature=abc"):
+                        self.assertNotIn(secret, self.said.out.decode() + self.said.err)
+                    self.clean()
+        for options, _ in self.OPTIONS + [(("-u", "user:hunter2-password"), "")]:
+            run = self.run_main("--parsed", "--key", "k", "--cert", "c", *options, "app", "x")
+            self.assertEqual(run.code, 0, run.err)
+            self.assertIn('"cert": "c"', run.out.decode())
+            for secret in self.SECRETS:
+                self.assertNotIn(secret, run.out.decode() + run.err)
+
+    def test_debug_shows_requests(self):
+        """--debug is of use: each request with its status."""
+        self.pull(self.serve(challenges=[BEARER]), "--debug")
+        for word in ("/v2/app/manifests/v1", "401", "200", "GET"):
+            self.assertIn(word, self.said.err)
+
+
+def for_direct(fault, host):
+    """The fault for requests that were let in and came straight to this host; others get the good answer."""
+    def only(wire, request, answer):
+        if request.headers["Host"] == host and "again" not in request.target and answer.status in (200, 307):
+            fault(wire, request, answer)
+        else:
+            wire.send(answer)
+    return only
+
+
+class ProxyWire(Wire):
+    def do_CONNECT(self):
+        self.request_now = request = Request(self)
+        self.server.requests.append(request)
+        answer = self.server.answer(request)
+        if answer.status == 200:
+            answer.change(Content_Length=None)
+            self.send_head(answer)
+            self.tunnel(*self.path.rsplit(":", 1))
+        else:
+            self.send(answer)
+
+    def tunnel(self, host, port):
+        with socket.create_connection((host.strip("[]"), int(port))) as far:
+            ends = {self.connection: far, far: self.connection}
+            while not self.server.closing.is_set():
+                for end in select.select(list(ends), [], [], 0.05)[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        self.drop()
+                        return
+                    ends[end].sendall(data)
+
+
+class FakeProxy(LoopbackServer):
+    """A forward proxy: CONNECT is tunnelled; absolute-form requests are answered by `behind`, a FakeRegistry."""
+    handler = ProxyWire
+
+    def __init__(self, behind, user=None, status=200):
+        self.behind, self.user, self.status = behind, user, status
+        super().__init__()
+
+    def answer(self, request):
+        if self.user and request.headers.get("Proxy-Authorization") != self.user:
+            return Answer(407, b"who are you?", Proxy_Authenticate='Basic realm="corporate"')
+        if request.method == "CONNECT" or self.status != 200:
+            return Answer(self.status)
+        return self.behind.answer(request)
+
+
+class TestProxies(Case):
+    P = "http://p:3128"
+    CHOICES = [  # scheme, host, port, environment, the proxy (None: direct)
+        ("https", "reg.example", 443, {}, None),
+        ("https", "reg.example", 443, {"https_proxy": P}, P),
+        ("https", "reg.example", 443, {"HTTPS_PROXY": P}, P),
+        ("https", "reg.example", 443, {"https_proxy": "http://low:1", "HTTPS_PROXY": "http://up:1"}, "http://low:1"),
+        ("https", "reg.example", 443, {"http_proxy": P}, None),
+        ("http", "reg.example", 80, {"http_proxy": P}, P),
+        ("http", "reg.example", 80, {"HTTP_PROXY": P}, P),
+        ("http", "reg.example", 80, {"https_proxy": P}, None),
+        ("https", "reg.example", 443, {"all_proxy": P}, P),
+        ("http", "reg.example", 80, {"ALL_PROXY": P}, P),
+        ("https", "reg.example", 443, {"all_proxy": "http://all:1", "https_proxy": P}, P),
+        ("https", "reg.example", 443, {"https_proxy": "p:3128"}, P),
+        ("https", "reg.example", 443, {"https_proxy": ""}, None),
+    ]
+    NO_PROXY = [  # no_proxy, host, port, whether the host is reached directly
+        ("", "reg.example", 443, False), ("*", "reg.example", 443, True), ("reg.example", "reg.example", 443, True),
+        ("REG.Example", "reg.example", 443, True), ("reg.example", "REG.Example", 443, True),
+        ("reg.example", "a.reg.example", 443, True), (".example", "reg.example", 443, True),
+        ("*.example", "reg.example", 443, True), ("example", "regexample", 443, False),
+        (".reg.example", "notreg.example", 443, False), ("reg.example:443", "reg.example", 443, True),
+        ("reg.example:5000", "reg.example", 443, False), ("reg.example:5000", "reg.example", 5000, True),
+        ("a, b ,reg.example ", "reg.example", 443, True), ("a,,b", "reg.example", 443, False),
+        ("10.0.0.0/8", "10.1.2.3", 443, True), ("10.0.0.0/8", "11.1.2.3", 443, False),
+        ("10.1.2.3", "10.1.2.3", 5000, True),
+        ("192.168.1.0/255.255.255.0", "192.168.1.9", 443, True), ("2001:db8::/32", "2001:db8::1", 443, True),
+        ("2001:db8::/32", "2001:db9::1", 443, False), ("[::1]:5000", "::1", 5000, True), ("::1", "::1", 443, True),
+        ("10.0.0.0/99", "10.1.2.3", 443, False), ("example/8", "reg.example", 443, False)]
+
+    def test_choices(self):
+        rows = self.CHOICES + [("https", host, port, {"https_proxy": self.P, name: value}, None if direct else self.P)
+                               for name in ("no_proxy", "NO_PROXY") for value, host, port, direct in self.NO_PROXY]
+        for scheme, host, port, environment, proxy in rows:
+            with self.subTest(host=host, port=port, **environment):
+                self.assertEqual(imgpull.proxy_for(scheme, host, port, environment), proxy)
+
+    def test_http(self):
+        """Plain http goes through in absolute form, with the proxy's user from its URL."""
+        server = self.serve()
+        proxy = self.serve(image=None, kind=lambda: FakeProxy(server, user=basic("jo", "p@ss")))
+        with mock.patch.dict(os.environ, http_proxy="http://jo:p%40ss@" + proxy.host):
+            run = self.run_main("--scheme", "http", "--debug", "reg.example/app:v1", self.tar)
+        self.assertEqual(run.code, 0, run.err)
+        self.assertEqual(proxy.requests[0].target, "http://reg.example/v2/app/manifests/v1")
+        self.assertEqual(proxy.requests[0].headers["Host"], "reg.example")
+        self.assertFalse(re.search("p@ss|p%40ss", run.err))
+
+    def test_https(self):
+        """https goes through a tunnel: CONNECT carries the proxy's user, what is within carries the registry's."""
+        server = self.serve(tls=self.pems(), challenges=['Basic realm="x"'], users={"user": "pass"})
+        proxy = self.serve(image=None, kind=lambda: FakeProxy(None, user=basic("jo", "pw")))
+        with mock.patch.dict(os.environ, HTTPS_PROXY="http://jo:pw@" + proxy.host):
+            self.pull(server, "--cacert", os.path.join(self.pems(), "ca.pem"), "-u", "user", "-p", "pass")
+        self.assertEqual({(request.method, request.target, request.authorization) for request in proxy.requests},
+                         {("CONNECT", server.host, None)})
+        self.assertEqual({request.headers.get("Proxy-Authorization") for request in server.requests}, {None})
+
+    def test_refused(self):
+        """What is wrong with a proxy, named; its password is not."""
+        server = self.serve()
+        closed = self.serve(image=None)
+        closed.close()
+        for name, proxy, words in [
+                ("wants a user", self.serve(image=None, kind=lambda: FakeProxy(server, user="Basic x")), ["proxy"]),
+                ("refuses", self.serve(image=None, kind=lambda: FakeProxy(server, status=403)), ["403"]),
+                ("is down", closed, ["proxy", "refused"])]:
+            for scheme in ("http", "https"):
+                with self.subTest(name, scheme=scheme), mock.patch.dict(os.environ,
+                                                                        all_proxy="http://jo:hunter2@" + proxy.host):
+                    run = self.run_main("--scheme", scheme, "--retries", "1", "reg.test/app:v1", self.tar)
+                    self.fails(run, *words)
+                    self.assertNotIn("hunter2", run.err)
+        for url in ("http://", "socks5://127.0.0.1:1080", "http://[::1", "http://a:b:c", "ftp://x", "http://h:99999"):
+            with self.subTest(url), mock.patch.dict(os.environ, http_proxy=url):
+                self.fails(self.run_main("--scheme", "http", "--retries", "0", "reg.test/app:v1", self.tar), "proxy")
+
+
+class TestTLS(Case):
+    def pem(self, name):
+        return os.path.join(self.pems(), name)
+
+    def test_accepted(self):
+        """What makes a server with a private CA, or one that wants a certificate, reachable."""
+        mtls = {"client_ca": self.pem("ca.pem")}
+        pair = ("--cert", self.pem("client.pem"), "--key", self.pem("client.key"))
+        ca, client, key = (read(self.pem(name)) for name in ("ca.pem", "client.pem", "client.key"))
+        self.write("hashed/406a94b4.0", ca)       # the name that OpenSSL gives to our CA's subject
+        for name, server, options, environment, certs in [
+                ("--cacert", {}, ("--cacert", self.pem("ca.pem")), {}, {}),
+                ("--ca", {}, ("--ca", self.pem("ca.pem")), {}, {}),
+                ("-x=", {}, ("-x=" + self.pem("ca.pem"),), {}, {}),
+                ("--insecure", {}, ("--insecure",), {}, {}),
+                ("SSL_CERT_FILE", {}, (), {"SSL_CERT_FILE": self.pem("ca.pem")}, {}),
+                ("SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}, {}),
+                ("certs.d", {}, (), {}, {"ca.crt": ca}),
+                ("certs.d, any name", {}, (), {}, {"mine.crt": ca}),
+                ("--cert and --key", mtls, ("-x", self.pem("ca.pem")) + pair, {}, {}),
+                ("certs.d, all of it", mtls, (), {}, {"ca.crt": ca, "client.cert": client, "client.key": key}),
+                ("--insecure, expired", {"certificate": "expired.pem"}, ("-i",), {}, {}),
+                ("--insecure, wrong host", {"certificate": "wrong.pem"}, ("-i",), {}, {})]:
+            with self.subTest(name):
+                server = self.serve(tls=self.pems(), **server)
+                for file, data in certs.items():
+                    self.write("certs.d/%s/%s" % (server.host, file), data)
+                with mock.patch.dict(os.environ, environment):
+                    self.pull(server, *options)
+                self.assertEqual("not verified" in self.said.err, "insecure" in name, self.said.err)
+
+    def test_refused(self):
+        """What is wrong with TLS, in words that name what helps."""
+        ca = ("--cacert", self.pem("ca.pem"))
+        mtls = {"client_ca": self.pem("ca.pem")}
+        rubbish = self.write("rubbish", b"rubbish")
+        none = self.path("none")
+        client, key = ca + ("--cert", self.pem("client.pem"), "--key"), self.pem("client.key")
+        for name, server, options, words in [
+                ("unknown CA", {}, (), ["certificate", "--cacert"]),
+                ("another CA", {}, ("--cacert", self.pem("client.pem")), ["certificate", "--cacert"]),
+                ("expired", {"certificate": "expired.pem"}, ca,
+                 ["out of date" if sys.version_info >= (3, 7) else "certificate", "--insecure"]),   # 3.6 cannot tell
+                ("wrong host", {"certificate": "wrong.pem"}, ca, ["another name", "--insecure"]),
+                ("no certificate of ours", mtls, ca, ["--cert"]),
+                ("plain http", {"tls": None}, ca, ["--scheme http"]),
+                ("CA file missing", {}, ("--cacert", none), [none]),
+                ("CA file rubbish", {}, ("--cacert", rubbish), [rubbish]),
+                ("CA a directory", {}, ("--cacert", self.dir), [re.escape(self.dir)]),
+                ("certificate missing", {}, ca + ("--cert", none, "--key", key), [none]),
+                ("key missing", {}, client + (none,), [none]),
+                ("key rubbish", {}, client + (rubbish,), ["client.pem"]),
+                ("key of another", {}, client + (self.pem("server.key"),), ["client.pem", "pair"]),
+                ("key locked, no terminal", {}, client + (self.pem("locked.key"),), ["pass phrase"])]:
+            with self.subTest(name):
+                server = self.serve(**dict({"tls": self.pems()}, **server))
+                run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
+                self.fails(run, *words)
+                self.assertEqual(self.left(), [])
+
+    def test_https_asked_over_http(self):
+        """A TLS port asked in plain http: no good, and no traceback."""
+        server = self.serve(tls=self.pems())
+        self.fails(self.run_main("--scheme", "http", "--retries", "0", server.host + "/app:v1", self.tar))
+
+    def test_certs_d(self):
+        """A certificate without its key in certs.d is told; a directory of another host is not looked at."""
+        server = self.serve(tls=self.pems())
+        self.write("certs.d/127.0.0.1/ca.crt", read(self.pem("ca.pem")))
+        self.fails(self.pull(server, expect=1), "certificate")
+        self.write("certs.d/%s/ca.crt" % server.host, read(self.pem("ca.pem")))
+        self.pull(server)
+        self.write("certs.d/%s/client.cert" % server.host, read(self.pem("client.pem")))
+        self.fails(self.pull(server, expect=1), "client.key")
+
+    def test_client_certificate_is_for_the_registry(self):
+        """--cert is shown to the registry, not to a store on another host that would take it as well."""
+        store = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"))
+        self.hosts["store.test"] = store
+        server = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"),
+                            faults=[("layer", redirect(307, "https://store.test:%d{path}" % store.port), ALWAYS)])
+        self.fails(self.pull(server, "--cacert", self.pem("ca.pem"), "--cert", self.pem("client.pem"), "--key",
+                             self.pem("client.key"),
+                             "--retries", "0", expect=1), "store.test")
+
+    def test_hostnames(self):
+        """Verified by name, whatever its case; IPv6 in brackets."""
+        server = self.serve(tls=self.pems())
+        self.hosts.update({"localhost": server, "reg.test": server, "::1": server})
+        for host in ("reg.test", "REG.Test", "[::1]", "localhost"):
+            with self.subTest(host):
+                run = self.run_main("--cacert", self.pem("ca.pem"), "%s:%d/app:v1" % (host, server.port), self.tar)
+                self.assertEqual(run.code, 0, run.err)
+                self.assertEqual(server.requests[-1].headers["Host"].lower(), "%s:%d" % (host.lower(), server.port))
+
+
+class TestMirrors(Case):
+    def test_namespace(self):
+        """--ns, as containerd asks a mirror: options, reference, what is asked for, the name in the archive."""
+        for options, name, repository, namespace, named in [
+                (("--ns", "quay.io"), "curl/curl:8", "curl/curl", "quay.io", "quay.io/curl/curl:8"),
+                (("-n=docker.io",), "alpine:3", "library/alpine", "docker.io", "docker.io/library/alpine:3"),
+                (("-n", "docker.io"), "user/app:3", "user/app", "docker.io", "docker.io/user/app:3"),
+                (("--ns=docker.io", "--name", "x:y"), "alpine:3", "library/alpine", "docker.io",
+                 "docker.io/library/x:y"),
+                ((), "quay.io/curl/curl:8", "quay.io/curl/curl", None, "{host}/quay.io/curl/curl:8")]:
+            with self.subTest(name, options=options):
+                server = self.serve(image=None, namespace=namespace, challenges=[BEARER.replace("app", repository)])
+                server.add(repository, name.rpartition(":")[2], INDEX)
+                docker, = json.loads(members(self.pull(server, *options, name=name))["manifest.json"].decode())
+                self.assertEqual(docker["RepoTags"], [named.format(host=server.host)])
+                asked = {tuple(request.query.get("ns", [])) for request in server.requests if request.kind != "token"}
+                self.assertEqual(asked, {(namespace,) if namespace else ()})
+
+    def test_redirected(self):
+        """?ns= is for the mirror, not for the store that it sends to."""
+        store = self.serve()
+        self.pull(self.serve(namespace="quay.io", store=store), "--ns", "quay.io")
+        self.assertEqual({tuple(request.query) for request in store.requests}, {("signature",)})
+
+
+# --- resuming, interruptions, full disks -----------------------------------------------------------------------------
+
+MIXED = make_image(noise("first", 3000000), noise("second", 500000), b"third")
+START = "import sys, imgpull; imgpull.BACKOFF, imgpull.RECORD_SECONDS = 0.01, 0; sys.exit(imgpull.main(sys.argv[1:]))"
+
+
+def until(condition, *args):
+    """Wait for something that happens in another thread or process."""
+    deadline = time.monotonic() + 20
+    while not condition(*args):
+        if time.monotonic() > deadline:
+            raise AssertionError("waited in vain")
+        time.sleep(0.003)
+
+
+def hold(at, gate):
+    """Send so much of the body, then wait for an event before sending the rest."""
+    def fault(wire, request, answer):
+        wire.send_head(answer)
+        wire.send_body(answer.body[:at])
+        until(lambda: gate.is_set() or wire.server.closing.is_set())
+        wire.send_body(answer.body[at:])
+    return fault
+
+
+class TestResume(Case):
+    def start(self, server, *options, tar=None):
+        """imgpull in a process of its own."""
+        process = subprocess.Popen([sys.executable, "-c", START, "--scheme", "http"] + list(options) +
+                                   [server.host + "/app:v1", tar or self.tar], cwd=HERE, universal_newlines=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(self.end, process)
+        return process
+
+    @staticmethod
+    def end(process):
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+    def good(self, image=MIXED):
+        """What an undisturbed pull gives."""
+        return self.pull(self.serve(image), "--name", "x:1", tar=self.path("good"))
+
+    def written(self, server, data, part):
+        """Whether a server has sent these bytes, and that part of them has reached the part file."""
+        try:
+            return server.sent("layer") >= len(data) and data[:part] in read(self.tar + ".part")
+        except FileNotFoundError:
+            return False
+
+    def interrupt(self, image=MIXED):
+        """A pull that broke off in the middle of its first layer; what it has left."""
+        server = self.serve(image, faults=[("layer", cut(1000000), 1), ("layer", says(503), ALWAYS)])
+        self.fails(self.pull(server, "--name", "x:1", "--retries", "0", "--jobs", "1", expect=1), "same command")
+        self.assertEqual(self.left(), ["image.tar.part", "image.tar.part.state"])
+        self.assertGreater(server.sent("layer"), 900000)
+        return server.sent("layer", "config")
+
+    @unittest.skipUnless(POSIX, "signals are POSIX")
+    def test_signals(self):
+        """Killed at once, or told to stop: the same command goes on, and only what was missing is fetched."""
+        good = self.good()
+        first = MIXED.blobs[MIXED.layers[0]]
+        for number, code in [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 130)]:
+            with self.subTest(number):
+                server = self.serve(MIXED, faults=[("layer", silent(2000000), 1)])
+                process = self.start(server, "--name", "x:1", "--jobs", "1")
+                until(self.written, server, first[:2000000], 1200000)
+                sent, started = server.sent("layer", "config"), time.monotonic()
+                process.send_signal(number)
+                _, err = process.communicate()
+                self.assertLess(time.monotonic() - started, 1.5)
+                self.assertEqual(process.returncode, code, err)
+                if code == 130:
+                    self.assertEqual(len(re.findall("imgpull: interrupted.*same command", err)), 1, err)
+                    self.assertNotIn("Traceback", err)
+                self.assertEqual(self.left(), ["image.tar.part", "image.tar.part.state"])
+                self.assertEqual(self.pull(server, "--name", "x:1"), good)
+                self.assertIn("going on", self.said.err)
+                missing = sizes(MIXED) - 1200000 + imgpull.BUFFER       # what was written, but not yet recorded
+                self.assertLessEqual(server.sent("layer", "config") - sent, missing)
+                self.assertEqual(self.left(), [])
+                os.remove(self.tar)
+                server.close()
+
+    def test_interrupted_while_starting(self):
+        """Ctrl-C when some of the workers run already, and some do not yet."""
+        begin, begun = threading.Thread.start, []
+
+        def start(thread):
+            if threading.current_thread() is threading.main_thread():
+                begun.append(thread)
+                if len(begun) == 2:
+                    raise KeyboardInterrupt
+            begin(thread)
+        server = self.serve(MIXED, faults=[("layer", silent(2000000), 1)])
+        with mock.patch.object(threading.Thread, "start", start):
+            self.assertIn("interrupted", self.pull(server, expect=130).err)
+        self.assertEqual(self.left(), ["image.tar.part", "image.tar.part.state"])
+
+    @unittest.skipUnless(POSIX, "timers are POSIX")
+    def test_interrupted_at_any_instant(self):
+        """Seeded moments: done or interrupted, nothing between; what is done is right."""
+        good, server, rng = self.good(), self.serve(MIXED), random.Random(1)
+
+        def interrupt(_signal, frame):
+            while frame and frame.f_code is not imgpull.run.__code__:
+                frame = frame.f_back
+            if frame:                           # not while the test itself is at work
+                raise KeyboardInterrupt
+        self.addCleanup(signal.signal, signal.SIGALRM, signal.signal(signal.SIGALRM, interrupt))
+        for moment in range(40):
+            with self.subTest(moment):
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.001, 0.05))
+                run = self.run_main("--scheme", "http", "--name", "x:1", server.host + "/app:v1", self.tar)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                self.assertIn(run.code, (0, 130), run.err)
+                if run.code == 0:
+                    self.assertEqual((read(self.tar), self.left()), (good, []))
+
+    def test_only_what_is_missing(self):
+        sent = self.interrupt()
+        server = self.serve(MIXED)
+        self.assertEqual(self.pull(server, "--name", "x:1"), self.good())
+        self.assertEqual(sent + server.sent("layer", "config"), sizes(MIXED))
+
+    def test_what_is_left_is_not_trusted(self):
+        """State and part file in every state of disrepair: what was done to them; the archive is always right."""
+        good, half = self.good(), 1500000
+
+        def claims_everything(data):
+            header = data.partition(b"\n")[0]
+            spans = [size for _, _, size in json.loads(header.decode())["blobs"]]
+            return header + b"\n" + b"".join(struct.pack("<IQQ", number, 0, size) for number, size in enumerate(spans))
+
+        for name, ending, change in [
+                ("state of random bytes", ".state", lambda data: noise("state", len(data))),
+                ("random records", ".state", lambda data: data.partition(b"\n")[0] + b"\n" + noise("records", 2000)),
+                ("state cut in half", ".state", lambda data: data[:len(data) // 2]),
+                ("state a record short", ".state", lambda data: data[:-7]),
+                ("state empty", ".state", lambda data: b""),
+                ("state of deep JSON", ".state", lambda data: b"[" * 100000 + b"\n"),
+                ("state of odd JSON", ".state", lambda data: b'{"blobs": [[1, "x", null]], "size": 7}\n' + bytes(40)),
+                ("state claims everything", ".state", claims_everything),
+                ("state gone", ".state", None),
+                ("part gone", "", None),
+                ("part shorter", "", lambda data: data[:half]),
+                ("part empty", "", lambda data: b""),
+                ("part longer", "", lambda data: data + bytes(5000)),
+                ("part tampered with", "", lambda data: data[:half // 3] + b"x" + data[half // 3 + 1:]),
+                ("part of zeros", "", lambda data: bytes(len(data)))]:
+            with self.subTest(name):
+                self.interrupt()
+                path = self.tar + ".part" + ending
+                data = change and change(read(path))
+                os.remove(path)
+                if change:
+                    self.write(os.path.basename(path), data)
+                server = self.serve(MIXED)
+                self.assertEqual(self.pull(server, "--name", "x:1"), good)
+                self.assertEqual(self.left(), [])
+                server.close()
+
+    def test_tag_moved(self):
+        """Another image by now: what both have in common stays, the rest goes."""
+        moved = make_image(noise("first", 3000000), b"new", noise("also new", 100000))
+        sent = self.interrupt()
+        server = self.serve(moved)
+        self.assertEqual(self.pull(server, "--name", "x:1"), self.good(moved))
+        self.assertLessEqual(server.sent("layer", "config"), sizes(moved) - (sent - 1000))
+        self.assertEqual(self.left(), [])
+
+    def test_two_at_once(self):
+        """The second pull to a destination says so and stops; the first goes on."""
+        gate = threading.Event()
+        server = self.serve(MIXED, faults=[("layer", hold(100000, gate), 1)])
+        result = []
+        name = server.host + "/app:v1"
+        thread = threading.Thread(target=lambda: result.append(imgpull.pull(name, self.tar, scheme="http", jobs=1)))
+        thread.start()
+        until(lambda: server.sent("layer") >= 100000)
+        self.fails(self.pull(self.serve(), expect=1), "another imgpull", re.escape(self.tar))
+        gate.set()
+        thread.join()
+        self.assertEqual(imgpull.verify_archive(self.tar), [])
+        self.assertEqual((len(result), self.left()), (1, []))
+
+    def test_disk_full(self):
+        """No space at the start, or none midway: a clear error; with room, the same command goes on."""
+        usage = shutil.disk_usage(self.dir)
+        with mock.patch("shutil.disk_usage", return_value=usage._replace(free=1000)):
+            self.fails(self.pull(self.serve(MIXED), expect=1), "needs 3.5 MB", "1.0 kB free")
+        server = self.serve(MIXED)
+        write, count = imgpull.write_all, [0]
+
+        def full(file, data):
+            count[0] += len(data)
+            if count[0] > 1000000:
+                raise OSError(28, "No space left on device")
+            write(file, data)
+        with mock.patch.object(imgpull, "write_all", full):
+            self.fails(self.pull(server, "--name", "x:1", expect=1), "disk", "full", "same command|again")
+        self.assertEqual(self.left(), ["image.tar.part", "image.tar.part.state"])
+        self.assertEqual(self.pull(server, "--name", "x:1"), self.good())
+
+
+class TestStream(Case):
+    """`-`: the archive to stdout, in order, nothing on disk."""
+
+    def test_through_faults(self):
+        good = self.pull(self.serve(INDEX), "--name", "x:1")
+        os.remove(self.tar)
+        before = os.listdir(self.dir)
+        for name, faults in [("none", []), ("cut", [("layer", cut(50000), 3)]),
+                             ("no ranges", [("layer", cut(50000), 1), ("layer", whole, 9)]),
+                             ("a range refused", [("layer", cut(50000), 1), ("layer", says(416), 1)]),
+                             ("busy", [("config", says(503), 2)]),
+                             ("another range", [("layer", cut(50000), 1), ("layer", other_range, 1)]),
+                             ("chunks", [("layer", chunked(), 9)])]:
+            with self.subTest(name):
+                run = self.pull(self.serve(INDEX, faults=faults), "--name", "x:1", tar="-")
+                self.assertEqual(run.out, good)
+                self.assertEqual(os.listdir(self.dir), before)
+                self.assertIn(IMAGE.digest, run.err)      # the result line goes where it does no harm
+
+    def test_failure_never_loads(self):
+        """What breaks off midway is no archive."""
+        for kind, fault in [("config", says(404)), ("config", changed(body=flipped)), ("layer", says(404)),
+                            ("layer", cut(0)), ("layer", cut(1000)), ("layer", changed(body=flipped)),
+                            ("layer", changed(body=lambda body: body[:-1])),
+                            ("layer", endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536))]:
+            with self.subTest(kind):
+                run = self.pull(self.serve(INDEX, faults=[(kind, fault, ALWAYS)]), "--retries", "0", tar="-", expect=1)
+                self.fails(run)
+                self.assertFalse(run.out.endswith(bytes(1024)))
+                self.assertTrue(faults_of(self.write("broken.tar", run.out)))
+
+    def test_closed_pipe(self):
+        """Whoever reads goes away: one line."""
+        server = self.serve(MIXED)
+        process = subprocess.Popen([sys.executable, "-c", START, "--scheme", "http", server.host + "/app:v1", "-"],
+                                   cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.read(1000)
+        process.stdout.close()
+        err = process.stderr.read().decode()
+        process.stderr.close()
+        self.assertEqual((process.wait(), err.count("imgpull: error"), "Traceback" in err), (1, 1, False), err)
+
+
+# --- archives, ours and others': list, verify, build upon, reuse -----------------------------------------------------
+
+def layers_json(image, layers):
+    return to_json([{"Config": sha256(image.config)[7:] + ".json", "RepoTags": ["docker.io/library/app:v1"],
+                     "Layers": layers}])
+
+
+def link_to(name, target):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
+def old_docker(image):
+    """docker save before version 25: unpacked layers, each in a directory of its own; a repeated one is a link."""
+    held, layers = {}, []
+    for number, tar in enumerate(image.tars):
+        place = hashlib.sha256(b"%d" % number).hexdigest()
+        layers.append(place + "/layer.tar")
+        first = image.tars.index(tar)
+        held.update({place + "/VERSION": b"1.0", place + "/json": b"{}",
+                     layers[-1]: tar if first == number else link_to(layers[-1], "../" + layers[first])})
+    held.update({sha256(image.config)[7:] + ".json": image.config, "manifest.json": layers_json(image, layers),
+                 "repositories": to_json({"app": {"v1": "0" * 64}})})
+    return tar_of(held)
+
+
+def new_docker(image):
+    """docker save since version 25: an OCI layout with unpacked layers, and manifest.json."""
+    layers = [descriptor(tar, "application/vnd.oci.image.layer.v1.tar") for tar in image.tars]
+    manifest = to_json({"schemaVersion": 2, "mediaType": OCI.manifest, "config": descriptor(image.config, OCI.config),
+                        "layers": layers})
+    entry = descriptor(manifest, OCI.manifest, annotations={"io.containerd.image.name": "docker.io/library/app:v1",
+                                                            "org.opencontainers.image.ref.name": "v1"})
+    held = {blob_path(sha256(blob)): blob for blob in [manifest, image.config] + image.tars}
+    held["index.json"] = to_json({"schemaVersion": 2, "manifests": [entry]})
+    held["manifest.json"] = to_json([{"Config": blob_path(sha256(image.config)),
+                                      "RepoTags": ["docker.io/library/app:v1"],
+                                      "Layers": [blob_path(layer["digest"]) for layer in layers]}])
+    held["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
+    return tar_of(held)
+
+
+def docker_archive(image):
+    """skopeo's and podman's docker-archive: HEX.tar, and links in the old places."""
+    held = {sha256(tar)[7:] + ".tar": tar for tar in image.tars}
+    layers = [sha256(tar)[7:] + ".tar" for tar in image.tars]
+    for number, layer in enumerate(layers):
+        held["%064d/layer.tar" % number] = link_to("%064d/layer.tar" % number, "../" + layer)
+    held.update({sha256(image.config)[7:] + ".json": image.config, "manifest.json": layers_json(image, layers)})
+    return tar_of(held)
+
+
+def oci_archive(image):
+    """skopeo's and podman's oci-archive: no manifest.json; the name is only an annotation."""
+    entry = descriptor(image.manifest, image.media_type,
+                       annotations={"org.opencontainers.image.ref.name": "docker.io/library/app:v1"})
+    held = {blob_path(sha256(blob)): blob for blob in [image.manifest] + list(image.blobs.values())}
+    held.update({"index.json": to_json({"schemaVersion": 2, "manifests": [entry]}),
+                 "oci-layout": b'{"imageLayoutVersion": "1.0.0"}'})
+    return tar_of(held)
+
+
+def crane(image):
+    """crane pull: HEX.tar.gz, and a config named by its digest."""
+    held = {layer[7:] + ".tar.gz": image.blobs[layer] for layer in image.layers}
+    held[sha256(image.config)] = image.config
+    held["manifest.json"] = to_json([{"Config": sha256(image.config), "RepoTags": ["docker.io/library/app:v1"],
+                                      "Layers": [layer[7:] + ".tar.gz" for layer in image.layers]}])
+    return tar_of(held)
+
+
+OTHERS = [old_docker, new_docker, docker_archive, oci_archive, crane]
+TWICE = make_image(b"one" * 2000, b"two" * 3000, b"one" * 2000)
+
+
+class TestReadingBack(Case):
+    def check(self, *argv, code=0):
+        run = self.run_main(*argv)
+        self.assertEqual(run.code, code, run.out.decode() + run.err)
+        return run.out.decode()
+
+    def ours(self, image=IMAGE, *options):
+        self.pull(self.serve(image), "--name", "app:v1", *options)
+        return self.tar
+
+    def test_list(self):
+        for make in [None] + OTHERS:
+            for image in (IMAGE, TWICE):
+                with self.subTest(make and make.__name__):
+                    path = self.write("other.tar", make(image)) if make else self.ours(image)
+                    listed, = imgpull.list_archive(path)
+                    self.assertEqual((listed.name, str(listed.platform), len(listed.layers), listed.omitted),
+                                     ("docker.io/library/app:v1", "linux/amd64", len(image.layers), []))
+                    self.assertIn(listed.digest, (image.digest, sha256(image.config), sha256(members(read(path)).get(
+                        "blobs/sha256/" + listed.digest[7:], b""))))
+                    shown = self.check("--list-tar", path)
+                    for word in ("docker.io/library/app:v1", "linux/amd64", listed.digest) + tuple(listed.layers):
+                        self.assertIn(word, shown)
+                    self.assertIn("good", self.check("--verify", path))
+                    self.assertEqual(imgpull.verify_archive(path), [])
+
+    def test_list_several(self):
+        server = self.serve(INDEX)
+        names = [server.add("app", "v1", INDEX), server.add("b", "v2", make_artifact())]
+        self.check("--scheme", "http", "--platform", "all", *(names + [self.tar]))
+        shown = self.check("-l", self.tar)
+        for word in names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]:
+            self.assertIn(word, shown)
+        self.assertNotIn("unknown/unknown", shown)
+
+    def test_verify_finds_every_flipped_bit(self):
+        """A bit flipped in any blob of any kind of archive is found, and said in a line."""
+        for make in [None] + OTHERS:
+            data = make(TWICE) if make else read(self.ours(TWICE))
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                places = [(info.name, info.offset_data + info.size // 2) for info in tar if info.isreg()
+                          and re.search(r"[0-9a-f]{64}", info.name) and info.size > 100]
+            self.assertGreaterEqual(len(places), 3)
+            for name, place in places:
+                with self.subTest(make and make.__name__, name=name):
+                    path = self.write("flipped.tar", data[:place] + bytes([data[place] ^ 4]) + data[place + 1:])
+                    self.assertTrue(faults_of(path))
+                    self.assertEqual(self.run_main("--verify", path).code, 1)
+
+    def test_verify_diff_ids(self):
+        """Layers are what the config says, unpacked; every reference leads somewhere."""
+        config = IMAGE.config.replace(sha256(IMAGE.tars[0]).encode(), b"sha256:" + b"0" * 64)
+        spoilt = make_image(BIG, b"a small layer", change=spoiled("config", to=descriptor(config, OCI.config)))
+        spoilt.blobs[sha256(config)] = config
+        said = self.check("--verify", self.write("x.tar", oci_archive(spoilt)), code=1)
+        self.assertIn("is not what the config says", said)
+        for make in OTHERS:
+            held = members(make(IMAGE))
+            for name in [name for name in held if "blobs/" in name or name.endswith((".tar", ".gz"))]:
+                with self.subTest(make.__name__, missing=name):
+                    path = self.write("x.tar", tar_of({other: data for other, data in held.items() if other != name}))
+                    self.assertEqual(self.run_main("--verify", path).code, 1)
+
+    def test_bad_archives(self):
+        """What is no archive of images, or tries to be more: an error, or faults; soon, and never a traceback."""
+        good = read(self.ours())
+        index = members(good)["index.json"]
+        bomb = tarfile.TarInfo("manifest.json")
+        bomb.size = 1 << 40
+        device = tarfile.TarInfo("index.json")
+        device.type = tarfile.FIFOTYPE
+        longname = tarfile.TarInfo("x")
+        longname.type, longname.size = tarfile.GNUTYPE_LONGNAME, 1 << 35
+        loops = {"index.json": link_to("index.json", "a"), "a": link_to("a", "b"), "b": link_to("b", "a")}
+        outside = {"manifest.json": to_json([{"Config": "../../../../etc/passwd", "RepoTags": None,
+                                              "Layers": ["/etc/passwd"]}])}
+        deep = b'{"manifests": [], "x": ' + b"[" * 50000 + b"]" * 50000 + b"}"
+        escapes = index.replace(b"app:v1", json.dumps(ESCAPES)[1:-1].encode())
+        for name, data in [
+                ("empty", b""), ("text", b"hello" * 1000), ("zeros", bytes(10240)), ("compressed", gzipped(good)),
+                ("no image", tar_of({"hello": b"x"})), ("a bomb", bomb.tobuf() + bytes(1024)),
+                ("a fifo", tar_of({"index.json": device})),
+                ("a name of 32 GiB", longname.tobuf(tarfile.GNU_FORMAT) + bytes(1024)),
+                ("links in a circle", tar_of(loops)),
+                ("a link outside", tar_of({"index.json": link_to("index.json", "/etc/passwd")})),
+                ("paths outside", tar_of(outside)),
+                ("index not JSON", tar_of({"index.json": b"{"})), ("index a list", tar_of({"index.json": b"[]"})),
+                ("index deep", tar_of({"index.json": deep})),
+                ("index without end", tar_of({"index.json": b" " * (5 << 20)})),
+                ("manifests a number", tar_of({"index.json": b'{"manifests": 3}'})),
+                ("manifests empty", tar_of({"index.json": b'{"manifests": []}'})),
+                ("manifest.json an object", tar_of({"manifest.json": b"{}"})),
+                ("manifest.json of numbers", tar_of({"manifest.json": b"[1]"})),
+                ("Layers a string", tar_of({"manifest.json": b'[{"Config": "x", "Layers": "y"}]'})),
+                ("many entries", tar_of(dict(members(good), **{"f%d" % number: b"" for number in range(200)})))] + [
+                    ("cut at %d" % at, good[:at])
+                    for at in (100, 512, 700, 1536, 3000, len(good) // 2, len(good) - 2000)]:
+            for option in ("--list-tar", "--verify"):
+                with self.subTest(name, option=option), mock.patch.object(imgpull, "MEMBERS_LIMIT", 200):
+                    run = self.run_main(option, self.write("bad.tar", data))
+                    if option == "--list-tar" or run.err:
+                        self.fails(run, "bad.tar")
+                    else:
+                        self.assertEqual(run.code, 1, run.out)
+                        self.assertIn("bad.tar: ", run.out.decode())
+                    self.assertNotIn("root:", run.out.decode() + run.err)
+        for path, words in [(self.path("none"), "none"), (self.dir, "director|regular")]:
+            self.fails(self.run_main("--list-tar", path), words)
+        held = members(good)
+        held["index.json"] = escapes
+        shown = self.check("--list-tar", self.write("escapes.tar", tar_of(held)))
+        self.assertFalse(re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown))
+
+
+SHARED = noise("shared", 60000)
+VERSION1 = make_image(SHARED, b"middle of 1", noise("top of 1", 30000))
+VERSION2 = make_image(SHARED, b"middle of 2", noise("top of 1", 30000), b"more")
+
+
+class TestBaseAndReuse(Case):
+    def setUp(self):
+        super().setUp()
+        self.server = self.serve(VERSION1)
+        self.server.add("app", "v2", VERSION2)
+        self.base = self.path("base.tar")
+        self.pull(self.server, "--name", "app:v1", tar=self.base)
+        del self.server.requests[:]
+
+    def fetch(self, *options, expect=0, name="app:v2"):
+        return self.pull(self.server, "--name", "app:v2", *options, name=name, expect=expect)
+
+    def test_delta(self):
+        """Layers that a base holds on top of the same layers are left out; another place does not count."""
+        for make in [None] + OTHERS:
+            with self.subTest(make and make.__name__):
+                base = self.write("other.tar", make(VERSION1)) if make else self.base
+                del self.server.requests[:]
+                held = members(self.fetch("--base", base))
+                whole = set(VERSION2.blobs) | {VERSION2.digest}
+                self.assertEqual({"sha256:" + name[13:] for name in held if "blobs" in name},
+                                 whole - {VERSION2.layers[0]})
+                entry, = json.loads(held["index.json"].decode())["manifests"]
+                self.assertEqual(entry["annotations"]["dev.imgpull.omitted"], VERSION2.layers[0])
+                docker, = json.loads(held["manifest.json"].decode())
+                self.assertEqual([name[-64:] for name in docker["Layers"]], [layer[7:] for layer in VERSION2.layers])
+                self.assertEqual(self.server.sent("layer"), sum(len(VERSION2.blobs[layer]) for layer
+                                                                in VERSION2.layers[1:]))
+                self.assertRegex(self.said.out.decode(), "1 layer .*left out")
+                listed, = imgpull.list_archive(self.tar)
+                self.assertEqual(listed.omitted, [VERSION2.layers[0]])
+                self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
+                run = self.run_main("--verify", self.tar)
+                self.assertEqual((run.code, "counts on 1 layer" in run.out.decode()), (0, True), run.out)
+                run = self.run_main("--verify", self.tar, "--base", base)
+                self.assertEqual((run.code, "counts on" in run.out.decode()), (0, False), run.out)
+                self.assertEqual(self.run_main("--verify", self.tar, "--base",
+                                               self.write("arm.tar", crane(TWICE))).code, 1)
+
+    def test_all_or_nothing(self):
+        """A base that shares nothing, and one that holds everything."""
+        plain = self.fetch()
+        self.assertEqual(self.fetch("--base", self.write("arm.tar", crane(TWICE))), plain)
+        self.assertIn("nothing is left out", self.said.err)
+        held = members(self.fetch("--base", self.base, name="app:v1"))
+        self.assertEqual({"sha256:" + name[13:] for name in held if "blobs" in name},
+                         {VERSION1.digest, sha256(VERSION1.config)})
+        held = members(self.fetch("--base", self.write("arm.tar", crane(TWICE)), "--base", self.base))
+        self.assertNotIn(blob_path(VERSION2.layers[0]), held)
+
+    def test_bad_base(self):
+        """A base that is none: an error before any layer is fetched; nothing left."""
+        good = read(self.base)
+        flip = good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000
+        for name, data in [("missing", None), ("empty", b""), ("truncated", good[:len(good) // 2]),
+                           ("no archive", b"hello" * 1000),
+                           ("corrupted", good[:flip] + b"?" + good[flip + 1:])]:
+            for option in ("--base",) if name == "corrupted" else ("--base", "--reuse"):
+                with self.subTest(name, option=option):
+                    path = self.path("none.tar") if data is None else self.write("bad.tar", data)
+                    self.fails(self.fetch(option, path, expect=1), "none.tar|bad.tar")
+                    self.assertEqual((self.server.sent("layer"), self.left()), (0, []))
+
+    def test_reuse(self):
+        """Blobs copied instead of fetched: the same bytes as a plain pull."""
+        plain = self.fetch()
+        for make in (None, crane, oci_archive):
+            with self.subTest(make and make.__name__):
+                del self.server.requests[:]
+                reuse = self.write("other.tar", make(VERSION1)) if make else self.base
+                self.assertEqual(self.fetch("--reuse", reuse), plain)
+                missing = set(VERSION2.blobs) - set(VERSION1.blobs)
+                self.assertEqual(self.server.sent("layer", "config"),
+                                 sum(len(VERSION2.blobs[digest]) for digest in missing))
+                self.assertEqual(self.pull(self.server, "--name", "app:v2", "--reuse", reuse, name="app:v2",
+                                           tar="-").out, plain)
+        self.assertEqual(self.fetch("--reuse", self.write("old.tar", old_docker(VERSION1))), plain)
+
+    def test_reuse_of_wrong_bytes(self):
+        """The right name and wrong bytes: not trusted, fetched instead, and said."""
+        plain, good = self.fetch(), read(self.base)
+        flip = good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000
+        reuse = self.write("bad.tar", good[:flip] + bytes([good[flip] ^ 1]) + good[flip + 1:])
+        self.assertEqual(self.fetch("--reuse", reuse), plain)
+        self.assertIn("bad.tar", self.said.err)
+        self.assertEqual(self.pull(self.server, "--name", "app:v2", "--reuse", reuse, name="app:v2", tar="-").out,
+                         plain)
+
+    def test_several(self):
+        """Deltas of several images and of all platforms."""
+        names = ["%s/app:%s" % (self.server.host, tag) for tag in ("v1", "v2")]
+        run = self.run_main("--scheme", "http", "--base", self.base, *(names + [self.tar]))
+        self.assertEqual(run.code, 0, run.err)
+        self.assertFalse({blob_path(layer) for layer in VERSION1.layers[:2]} & set(members(read(self.tar))))
+        self.server.add("app", "all", make_index((VERSION2, "linux/amd64"), (ARM, "linux/arm64")))
+        held = members(self.fetch("--platform", "all", "--base", self.base, name="app:all"))
+        self.assertNotIn(blob_path(VERSION2.layers[0]), held)
+        self.assertIn(blob_path(ARM.layers[0]), held)
+        self.assertEqual(imgpull.verify_archive(self.tar, base=[self.base]), [])
+
+
+# --- the terminal ----------------------------------------------------------------------------------------------------
+
+def rows(output):
+    """What a terminal shows after this output, line by line: carriage returns, erasures and colours obeyed."""
+    lines, column = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|\r|\n|[^\r\n\x1b]+", output):
+        if part == "\n":
+            lines.append("")
+        if part in "\r\n":
+            column = 0
+        elif part == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        elif not part.startswith("\x1b"):
+            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part):]
+            column += len(part)
+    return lines
+
+
+@unittest.skipUnless(POSIX, "pseudo-terminals are POSIX")
+class TestTerminal(Case):
+    SCRIPT = ("import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+              "import imgpull; sys.exit(imgpull.main(sys.argv[1:]))")
+
+    def on_terminal(self, *argv, columns=80, environment=None, stdout=None, meanwhile=None):
+        """imgpull with a terminal of its own: (exit status, what it wrote there). `meanwhile` is called with the
+        terminal's descriptor and all that has been written so far, whenever there is something new."""
+        import fcntl
+        import termios
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, ours)
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        before = termios.tcgetattr(ours)
+        environment = dict(dict(os.environ, PYTHONIOENCODING="utf-8", TERM="xterm"), **environment or {})
+        environment.pop("COLUMNS", None)
+        process = subprocess.Popen([sys.executable, "-c", self.SCRIPT] + list(argv), cwd=HERE, env=environment,
+                                   stdin=theirs, stdout=stdout or theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        output, deadline = b"", time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.05)[0]:
+                try:
+                    data = os.read(ours, 65536)
+                except OSError:
+                    data = b""
+                if not data:
+                    break
+                output += data
+                if meanwhile:
+                    meanwhile(ours, output.decode("utf-8", "replace"))
+        else:
+            process.kill()
+        code = process.wait()
+        self.assertEqual(termios.tcgetattr(ours), before)       # echo and all as it was
+        return code, output.decode("utf-8").replace("\r\n", "\n")
+
+    def server(self):
+        """One that takes its time, so that there is something to look at."""
+        return self.serve(make_image(noise("slow", 1000000), b"quick"), faults=[("layer", slow(8, 0.05), ALWAYS)])
+
+    @staticmethod
+    def types(text, once):
+        """Someone who types a text when a word has appeared on the terminal."""
+        typed = []
+
+        def meanwhile(terminal, output):
+            if once in output and not typed:
+                typed.append(os.write(terminal, text.encode()))
+        return meanwhile
+
+    def test_progress(self):
+        """The live line fits the terminal, is drawn at most ten times a second, and is gone at the end."""
+        for columns, environment in [(80, {}), (20, {"NO_COLOR": "1"}), (8, {}),
+                                     (200, {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"})]:
+            with self.subTest(columns=columns, environment=environment):
+                server = self.server()
+                started = time.monotonic()
+                with open(self.path("out"), "wb") as out:
+                    code, shown = self.on_terminal("--scheme", "http", server.host + "/app:v1", self.tar,
+                                                   columns=columns, environment=environment, stdout=out)
+                self.assertEqual(code, 0, shown)
+                drawn = [rows(part)[-1] for part in shown.replace("\x1b[K", "\r").split("\r") if "%" in part]
+                self.assertGreater(len(drawn), 1, shown)
+                self.assertLessEqual(len(drawn), 12 * (time.monotonic() - started) + 2)
+                self.assertLess(max(map(len, drawn)), columns)
+                self.assertEqual(rows(shown)[-1], "")
+                self.assertNotIn("%", "".join(rows(shown)))
+                self.assertEqual(len([row for row in rows(shown) if row.startswith("sha256:")]), 2)
+                self.assertEqual("\x1b[1m" in shown, columns == 80 or columns == 200)       # no colours, no bar
+                self.assertEqual(any(ord(char) > 127 for char in shown), columns in (80, 20))
+                server.close()
+
+    def test_resize(self):
+        """A narrower terminal gets a narrower line from then on."""
+        import fcntl
+        import termios
+        seen = []
+
+        def shrink(terminal, output):
+            if "%" in output and not seen:
+                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+                seen.append(len(output))
+        code, shown = self.on_terminal("--scheme", "http", self.server().host + "/app:v1", self.tar, meanwhile=shrink)
+        self.assertEqual(code, 0, shown)
+        lines = [rows(part)[-1] for part in shown.replace("\x1b[K", "\r").split("\r") if "%" in part]
+        self.assertGreater(len(lines[0]), 30)
+        self.assertLess(len(lines[-1]), 30)
+
+    def test_interrupted(self):
+        """Ctrl-C at the terminal: the live line goes, one line stays."""
+        server = self.serve(MIXED, faults=[("layer", silent(2000000), 1)])
+        code, shown = self.on_terminal("--scheme", "http", "--jobs", "1", server.host + "/app:v1", self.tar,
+                                       meanwhile=self.types("\x03", once="%"))
+        self.assertEqual(code, 130, shown)
+        self.assertEqual(len([row for row in rows(shown) if "interrupted" in row]), 1)
+        self.assertNotIn("%", "".join(rows(shown)))
+
+    def test_password_asked(self):
+        """--user alone: asked for without echo."""
+        server = self.serve(challenges=['Basic realm="x"'], users={"jo": "s3cret"})
+        code, shown = self.on_terminal("--scheme", "http", "-u", "jo", server.host + "/app:v1", self.tar,
+                                       meanwhile=self.types("s3cret\n", once="Password"))
+        self.assertEqual((code, "s3cret" in shown), (0, False), shown)
+        self.assertIn("jo", shown)
+
+    def test_locked_key(self):
+        """An encrypted key: its pass phrase is asked for without echo."""
+        ca, certificate, key = [os.path.join(self.pems(), name) for name in ("ca.pem", "client.pem", "locked.key")]
+        server = self.serve(tls=self.pems(), client_ca=ca)
+        code, shown = self.on_terminal("-x", ca, "-c", certificate, "-k", key, server.host + "/app:v1", self.tar,
+                                       meanwhile=self.types("sesame\n", once="phrase"))
+        self.assertEqual((code, "sesame" in shown), (0, False), shown)
+
+    def test_no_archive_to_a_terminal(self):
+        server = self.serve()
+        code, shown = self.on_terminal("--scheme", "http", server.host + "/app:v1", "-")
+        self.assertEqual((code, server.requests), (1, []))
+        self.assertIn("docker load", shown)
+
+    def test_plain(self):
+        """Not a terminal: a line a blob, nothing that moves; -q: only the result."""
+        server = self.serve()
+        self.pull(server)
+        self.assertEqual(len([line for line in self.said.err.splitlines() if line.startswith("sha256:")]), 2)
+        self.assertNotIn("\x1b", self.said.err)
+        out, = self.said.out.decode().splitlines()
+        for word in (server.host + "/app:v1", IMAGE.digest, "linux/amd64", self.tar, "kB", " s"):
+            self.assertIn(word, out)
+        self.pull(server, "-q")
+        self.assertEqual((self.said.err, self.said.out.decode()), ("", "%s/app:v1@%s\n" % (server.host, IMAGE.digest)))
+
+
+class TestCommandLine(Case):
+    def test_mistakes(self):
+        """What a newcomer types, and what the answer must say. {host} has app:v1; at {closed} nobody listens."""
+        server, closed, private = self.serve(INDEX), self.serve(), self.serve(challenges=[BEARER], users={"jo": "pw"})
+        basic_only = self.serve(challenges=['Basic realm="x"'])
+        closed.close()
+        web = self.serve(faults=[("tag", says(200, b"<html><title>Welcome</title></html>", Content_Type="text/html"),
+                                  ALWAYS)])
+        limits = self.serve(faults=[("tag", says(404, b"<html>404 page not found</html>", Content_Type="text/html"),
+                                     ALWAYS)])
+        places = dict(host=server.host, closed=closed.host, private=private.host, basic=basic_only.host, web=web.host,
+                      dir=self.dir,
+                      none=limits.host)
+        http = "-s http --retries 0 "
+        for typed, code, words in [
+                ("", 2, ["imgpull alpine alpine.tar"]),
+                ("alpine", 2, ["where to", "imgpull alpine alpine.tar"]),
+                ("docker pull alpine", 2, ["docker pull", "imgpull alpine alpine.tar"]),
+                ("pull alpine", 2, ["pull", "alpine.tar"]),
+                ("alpine.tar alpine", 2, ["alpine.tar", "last"]),
+                ("--cert c.pem alpine x.tar", 2, ["--cert and --key"]),
+                ("--key c.pem alpine x.tar", 2, ["--cert and --key"]),
+                ("--platform linux/arm64 --arch arm64 alpine x.tar", 2, ["--platform"]),
+                ("--no-such-option alpine x.tar", 2, ["--no-such-option"]),
+                ("--jobs none alpine x.tar", 2, ["jobs"]), ("--jobs 0 alpine x.tar", 2, ["jobs"]),
+                ("--timeout -1 alpine x.tar", 2, ["timeout"]), ("--scheme ftp alpine x.tar", 2, ["scheme"]),
+                ("--manifest both alpine", 2, ["manifest"]), ("--manifest list alpine x.tar", 2, ["one"]),
+                ("-u jo -t token alpine x.tar", 2, ["--token"]), ("-p pw alpine x.tar", 2, ["--user"]),
+                ("--name a b c x.tar", 2, ["--name"]),
+                ("https://hub.docker.com/_/alpine x.tar", 1, ["https://"]),
+                ("docker://alpine x.tar", 1, ["docker://"]),
+                ("Alpine x.tar", 1, ["lower-case", "alpine"]),
+                ("--platform linux/arm/v7/x/y alpine x.tar", 1, ["platform", "linux/arm64"]),
+                (http + "{host}/app:v2 {dir}/x.tar", 1, ["404", "tag"]),
+                (http + "{host}/ap:v1 {dir}/x.tar", 1, ["404", "spelling"]),
+                (http + "{none}/app:v1 {dir}/x.tar", 1, ["404"]),
+                (http + "{web}/app:v1 {dir}/x.tar", 1, ["web page|JSON"]),
+                (http + "{closed}/app:v1 {dir}/x.tar", 1, ["refused"]),
+                (http + "no-such-host.invalid/app {dir}/x.tar", 1, ["no-such-host.invalid", "name|address"]),
+                ("--retries 0 {host}/app:v1 {dir}/x.tar", 1, ["--scheme http"]),
+                (http + "--platform windows/arm {host}/app:v1 {dir}/x.tar", 1,
+                 ["windows/arm", "linux/amd64", "linux/arm64", "--platform"]),
+                (http + "{private}/app:v1 {dir}/x.tar", 1, ["log in", "--user"]),
+                (http + "-u jo -p wrong {private}/app:v1 {dir}/x.tar", 1, ["credentials for"]),
+                (http + "{basic}/app:v1 {dir}/x.tar", 1, ["log in", "--user"]),
+                (http + "-u jo {private}/app:v1 {dir}/x.tar", 1, ["--password-stdin"]),
+                (http + "{host}/app:v1 {dir}", 1, ["directory"]),
+                (http + "{host}/app:v1 {dir}/none/x.tar", 1, ["no directory"]),
+                ("--cacert {dir}/none.pem {host}/app:v1 {dir}/x.tar", 1, ["none.pem"]),
+                (http + "--base {dir}/none.tar {host}/app:v1 {dir}/x.tar", 1, ["none.tar"]),
+                ("--verify {dir}/none.tar", 1, ["none.tar"]),
+                ("--list-tar {dir}/none.tar", 1, ["none.tar"])]:
+            with self.subTest(typed):
+                run = self.run_main(*typed.format(**places).split())
+                self.fails(run, *words, code=code)
+                self.assertFalse(os.path.exists(self.path("x.tar")) or self.left())
+
+    def test_forms(self):
+        """--option value, --option=value, -ovalue and -o=value mean the same."""
+        for forms in [("--platform linux/arm64", "--platform=linux/arm64"),
+                      ("-o linux -a arm64", "-olinux -aarm64", "-o=linux -a=arm64", "--os linux --arch arm64",
+                       "--os=linux --arch=arm64"),
+                      ("-n quay.io", "-nquay.io", "-n=quay.io", "--ns quay.io"), ("-j 3", "-j3", "-j=3", "--jobs=3"),
+                      ("-x ca", "-xca", "-x=ca", "--cacert ca", "--ca ca", "--ca=ca"),
+                      ("-s http", "-shttp", "-s=http", "--scheme=http"),
+                      ("-u jo -p pw", "-ujo -ppw", "-u=jo -p=pw"), ("-c c -k k", "-cc -kk", "-c=c -k=k"),
+                      ("-t tok", "-ttok", "-t=tok"),
+                      ("-i", "--insecure"), ("-q", "--quiet")]:
+            parsed = [json.loads(self.run_main("--parsed", *(form.split() + ["alpine",
+                                                                             "x.tar"])).out.decode()) for form in forms]
+            with self.subTest(forms):
+                self.assertEqual(parsed, parsed[:1] * len(forms))
+                self.assertNotEqual(parsed[0], json.loads(self.run_main("--parsed", "alpine", "x.tar").out.decode()))
+
+    def test_manifest(self):
+        """The manifest on stdout, pretty, and nothing else there."""
+        server = self.serve(INDEX)
+        for what, image in [("list", INDEX), ("image", IMAGE)]:
+            run = self.run_main("-s", "http", "--manifest", what, server.host + "/app:v1")
+            self.assertEqual((run.code, json.loads(run.out.decode())), (0, json.loads(image.manifest.decode())))
+            self.assertGreater(len(run.out.splitlines()), 5)
+            self.assertIn(image.digest, run.err)
+            self.assertIn(image.media_type, run.err)
+
+    def test_help_and_version(self):
+        run = self.run_main("--help")
+        self.assertEqual((run.code, run.err), (0, ""))
+        self.assertLessEqual(len(run.out.splitlines()), 60)
+        for option in ("--platform", "--ns", "--password-stdin", "--manifest", "--list-tar", "--verify", "--base",
+                       "--reuse",
+                       "--name", "--jobs", "--timeout", "--retries", "--cacert", "--ca", "--debug", "examples"):
+            self.assertIn(option, run.out.decode())
+        for option in ("-v", "--version"):
+            self.assertRegex(self.run_main(option).out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
+
+    def test_alone(self):
+        """The one file, copied to an empty directory, works from there."""
+        copy = self.write("empty/imgpull", read(imgpull.__file__), 0o755)
+        out = subprocess.check_output([sys.executable, copy, "--version"], cwd=self.path("empty"),
+                                      universal_newlines=True)
+        self.assertIn(imgpull.__version__, out)
+
+    def test_demo(self):
+        out = subprocess.check_output([sys.executable, os.path.abspath(__file__), "demo"], stderr=subprocess.DEVNULL,
+                                      universal_newlines=True)
+        self.assertEqual(out.count("$ imgpull "), 3)
+        self.assertIn(": good: 1 image", out)
+
+    def test_start_up(self):
+        """Heavy modules wait until they are needed."""
+        code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
+        loaded = subprocess.check_output([sys.executable, "-c", code], cwd=HERE, universal_newlines=True)
+        self.assertEqual(loaded, "set()\n")
+
+
+# --- fuzz ------------------------------------------------------------------------------------------------------------
+
+class TestFuzz(Case):
+    """Seeded: every run tries the same. A result or an ImgpullError; no other exception, no file left."""
+    CASES = int(os.environ.get("IMGPULL_FUZZ") or 200)
+    NASTY = [None, True, False, 0, -1, 1, 1 << 31, 1 << 63, 1 << 64, 1e308, 0.5, "", " ", "a", "\0", "..", "../../x",
+             "/", "sha256:", "é\u202e",
+             "sha256:" + "0" * 64, "sha256:" + "0" * 63 + "\n", "unknown", [], {}, [[]], [None], {"": None}, "x" * 5000,
+             [{}] * 50]
+
+    def mutated(self, rng, value):
+        """A JSON value with something changed somewhere."""
+        if isinstance(value, dict) and value and rng.random() < 0.9:
+            key = rng.choice(sorted(value))
+            changed = dict(value)
+            if rng.random() < 0.1:
+                del changed[key]
+            elif rng.random() < 0.1:
+                changed[rng.choice(["urls", "data", "annotations", "platform", "config", "layers", "manifests",
+                                    "schemaVersion"])] = rng.choice(self.NASTY)
+            else:
+                changed[key] = self.mutated(rng, value[key])
+            return changed
+        if isinstance(value, list) and value and rng.random() < 0.9:
+            place = rng.randrange(len(value))
+            return value[:place] + [self.mutated(rng, value[place])] * rng.choice([1, 1, 1, 0, 2]) + value[place + 1:]
+        return rng.choice(self.NASTY)
+
+    @staticmethod
+    def scrambled(rng, data):
+        """Bytes with some of them changed, taken out or repeated."""
+        data = bytearray(data)
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(len(data) + 1)
+            end = min(len(data), place + rng.choice([0, 1, 1, 5, 50]))
+            data[place:end] = rng.choice([b"", bytes([rng.randrange(256)]), bytes(data[place:end]) * 2, b"\xff", b'"',
+                                          b"{", b"\r\n", b"0"])
+        return bytes(data)
+
+    def scramble(self, rng):
+        """A fault: the good answer with some of its bytes changed."""
+        def fault(wire, request, answer):
+            wire.wfile.write(self.scrambled(rng, answer.head() + answer.body[:300]) + answer.body[300:])
+            wire.drop()
+        return fault
+
+    def attempt(self, server, **options):
+        try:
+            imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", retries=0, timeout=5, **options)
+        except imgpull.ImgpullError as error:
+            self.assertNotIn("internal error", str(error))
+            self.assertFalse(os.path.exists(self.tar))
+            if isinstance(error, imgpull.Resumable):
+                self.clean()        # kept for the next run, as it should be
+        else:
+            with contextlib.suppress(imgpull.ImgpullError):
+                imgpull.verify_archive(self.tar)
+        finally:
+            left = self.left()
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.tar)
+            self.clean()
+        self.assertEqual(left, [])
+
+    def test_documents(self):
+        """Manifests, indexes and configs, changed as JSON and as bytes."""
+        image = make_image(b"one", b"two")
+        server = self.serve(image)
+        index = make_index((image, "linux/amd64"), (ARMV6, "linux/arm/v6"))
+        for case in range(self.CASES):
+            rng = random.Random(case)
+            source, media_type = rng.choice([(image.manifest, OCI.manifest), (index.manifest, OCI.index),
+                                             (image.config, OCI.config)])
+            value = json.loads(source.decode())
+            for _ in range(rng.randrange(1, 4)):
+                value = self.mutated(rng, value)
+            data = to_json(value) if rng.random() < 0.7 else self.scrambled(rng, source)
+            if media_type == OCI.config:
+                server.blobs[sha256(data)] = data
+                served = make_image(b"one", b"two", change=spoiled("config", to=descriptor(data, OCI.config)))
+            else:
+                served = document(data, media_type)
+            server.add("app", "v1", served)
+            with self.subTest(case=case):
+                self.attempt(server, platform=rng.choice(["all", None, "linux/arm/v7"]))
+
+    def test_answers(self):
+        """Status lines, headers and bodies of every kind of request, scrambled."""
+        for case in range(self.CASES // 4):
+            rng = random.Random(case)
+            kind, times = rng.choice(["tag", "manifest", "config", "layer", "token"]), rng.choice([1, ALWAYS])
+            server = self.serve(INDEX, challenges=[BEARER] if kind == "token" else [],
+                                faults=[(kind, self.scramble(rng), times)])
+            with self.subTest(case=case, kind=kind):
+                self.attempt(server)
+            server.close()
+
+    def test_text(self):
+        """References, platforms and challenges: pure functions."""
+        seeds = ["docker.io/library/alpine:3.20@sha256:" + "a" * 64, "localhost:5000/a/b_c", "[::1]:5000/x",
+                 "linux/arm64/v8",
+                 'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull", Basic realm="x\\"y"',
+                 "Negotiate abc==, Digest a=b"]
+        for case in range(self.CASES * 5):
+            rng = random.Random(case)
+            text = self.scrambled(rng, rng.choice(seeds).encode()).decode("utf-8", "replace")
+            with self.subTest(text):
+                for parse in (imgpull.parse_reference, imgpull.parse_platform):
+                    try:
+                        self.assertEqual(str(parse(str(parse(text)))), str(parse(text)))
+                    except imgpull.ImgpullError as error:
+                        self.assertFalse(re.search(r"[\x00-\x1f\x7f]", str(error)))
+                for scheme, parameters in imgpull.parse_challenges(text):
+                    self.assertIsInstance(scheme, str)
+                    self.assertTrue(all(isinstance(word, str) for pair in parameters.items() for word in pair))
+
+    def test_archives(self):
+        """Archives with bytes changed: listed, verified, or an error."""
+        rng = random.Random(7)
+        small = make_image(b"one", b"two")
+        sources = [make(small) for make in OTHERS]
+        for case in range(self.CASES // 2):
+            path = self.write("fuzzed.tar", self.scrambled(rng, rng.choice(sources)))
+            for read_back in (imgpull.list_archive, imgpull.verify_archive):
+                with self.subTest(case=case), contextlib.suppress(imgpull.ImgpullError):
+                    read_back(path)
+
+
+# --- a look at it ----------------------------------------------------------------------------------------------------
+
+def demo():
+    """A pull from a fake registry on loopback, an archive to look into: what `make demo` shows."""
+    hello = [make_image(b"#!/bin/sh\necho hello\n", noise("demo", 300000),
+                        architecture=name) for name in ("amd64", "arm64")]
+    server = FakeRegistry()
+    try:
+        name = server.add("demo/hello", "1.0", make_index(*zip(hello, ("linux/amd64", "linux/arm64"))))
+        with tempfile.TemporaryDirectory(prefix="imgpull-demo-") as directory:
+            tar = os.path.join(directory, "hello.tar")
+            for words in (["--scheme", "http", name, tar], ["--list-tar", tar], ["--verify", tar]):
+                print("$ imgpull " + " ".join(words).replace(directory + os.sep, ""), flush=True)
+                status = imgpull.main(words)
+                print(flush=True)
+                if status:
+                    return status
+    finally:
+        server.close()
+    return 0
+
+
+def everything():
+    """All tests, in two processes at once, since most of them wait for something. The exit status."""
+    names = sorted(name for name in globals() if name.startswith("Test"))
+    processes = [subprocess.Popen([sys.executable] + ["-W" + each for each in sys.warnoptions]
+                                  + [os.path.abspath(__file__)] + names[first::2]) for first in range(2)]
+    return max([abs(process.wait()) for process in processes])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] in ([], ["demo"]):
+        sys.exit(demo() if sys.argv[1:] else everything())
+    unittest.main()
