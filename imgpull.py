@@ -92,6 +92,13 @@ class Stopped(ImgpullError):
     """This thread was told to stop, because another one failed."""
 
 
+def interrupted(error):
+    """Whether an exception came of Ctrl-C, be it at second hand: threading's own locks fail where it strikes in them."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 def printable(text, limit=ERROR_TEXT_LIMIT):
     """Text from outside, fit for a terminal: one line, no control characters, at most limit characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(text)[:limit * 4]).split())
@@ -2288,7 +2295,7 @@ class Download:
         self.part, self.transport, self.reporter = part, transport, reporter
         self.lock = threading.Lock()
         self.error, self.over = None, threading.Event()
-        self.pending, self.blobs, self.workers = [], [], 0
+        self.pending, self.blobs = [], []
         for number, planned in enumerate(plan.blobs):
             blob = Blob(number, planned, sources.get(planned.descriptor.digest))
             self.blobs.append(blob)
@@ -2331,20 +2338,22 @@ class Download:
         jobs = min(jobs, max((len(self.pending) + 1) // 2, (total - self.kept) // MIN_SPLIT + 1))
         threads = [threading.Thread(target=self.work, daemon=True) for _ in range(jobs)]
         threads.append(threading.Thread(target=self.flush, daemon=True))
-        self.workers, self.buffer = jobs, max(16 << 10, min(BUFFER, MEMORY // jobs))
+        self.buffer = max(16 << 10, min(BUFFER, MEMORY // jobs))
         try:
             for thread in threads:
                 thread.start()
-            while not self.over.wait(0.1) and not self.error:
-                self.reporter.tick(self.written())
+            for thread in threads[:jobs]:       # not Event.wait: Ctrl-C in the midst of it may leave its lock taken
+                while thread.is_alive() and not self.error:
+                    self.reporter.tick(self.written())
+                    thread.join(0.1)
             self.reporter.tick(self.written())
+        except BaseException as error:          # Ctrl-C
+            self.fail(error)
         finally:
-            if not self.over.is_set():
-                self.transport.stop()           # Ctrl-C, or an error
             self.over.set()
             deadline = time.monotonic() + 0.5
             for thread in threads:              # one that waits for a name server may stay behind, and writes no more
-                if thread.ident:                # Ctrl-C may have come before it started
+                if thread.is_alive():           # Ctrl-C may have come before it started
                     thread.join(max(0, deadline - time.monotonic()))
         if self.error:
             raise self.error
@@ -2361,26 +2370,18 @@ class Download:
             writer = Writer(self.part)
             try:
                 view = memoryview(bytearray(self.buffer))
-                while True:
-                    span = self.take()
-                    if span is None:
-                        break
+                for span in iter(self.take, None):
                     self.complete(span, writer, view)
             finally:
                 writer.close()
         except BaseException as error:
             self.fail(error)
-        with self.lock:
-            self.workers -= 1
-            if not self.workers:
-                self.over.set()
 
     def fail(self, error):
         """Remember the first failure, and stop the others."""
         with self.lock:
-            if self.error is None and not isinstance(error, Stopped):
-                self.error = error if isinstance(error, ImgpullError) else ImgpullError(
-                    "internal error: %s: %s" % (type(error).__name__, printable(error)))
+            if not isinstance(error, Stopped):
+                self.error = self.error or error
         self.transport.stop()
 
     def take(self):
@@ -2835,11 +2836,11 @@ def to_file(plan, destination, jobs, transport, reporter, sources, wanted, look)
         seen = look({planned.descriptor.digest: part.read(planned) for planned in plan.blobs
                      if planned.descriptor.digest in wanted})
         part.commit()
-    except (Resumable, KeyboardInterrupt):
-        part.close()
-        raise
-    except BaseException:
-        part.discard()
+    except BaseException as error:
+        if isinstance(error, Resumable) or interrupted(error):
+            part.close()
+        else:
+            part.discard()
         raise
     return seen, sum(blob.fetched for blob in download.blobs)
 
@@ -3258,27 +3259,24 @@ def main(argv=None):
     except ImgpullError as error:
         text = "%s%s" % (error, how_to_go_on(options) if isinstance(error, Resumable) else "")
         reporter.line("imgpull: error: " + printable(text, 1000))
-        return 1
-    except KeyboardInterrupt:
-        reporter.line("imgpull: interrupted" + how_to_go_on(options))
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())      # or Python says it again at exit
         if options.tar == "-":
             reporter.line("imgpull: error: whoever read the archive has stopped reading")
-        return 1
     except OSError as error:
         reporter.line("imgpull: error: the output cannot be written: %s" % printable(error.strerror or error))
-        return 1
-    except Exception as error:                  # a mistake of ours; but still one line
-        if options.debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted(error):
+            reporter.line("imgpull: interrupted" + how_to_go_on(options))
+            return 130
+        if options.debug:                       # a mistake of ours; but still one line
             raise
         reporter.line("imgpull: error: internal error, %s: %s (--debug shows where)" % (
             type(error).__name__, printable(error)))
-        return 1
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
+    return 1
 
 
 if __name__ == "__main__":
