@@ -93,7 +93,7 @@ class Stopped(ImgpullError):
 
 
 def interrupted(error):
-    """Whether an exception came of Ctrl-C, be it at second hand: threading's own locks fail where it strikes in them."""
+    """Whether an exception came of Ctrl-C, maybe at second hand: a lock of threading fails where it strikes."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -2330,13 +2330,13 @@ class TestResume(Case):
     INTERRUPTS = int(os.environ.get("IMGPULL_INTERRUPTS") or 40)
 
     def test_interrupted_at_any_instant(self):
-        """Ctrl-C at any call or return in the main thread: done or interrupted, nothing between; what is done is right."""
+        """Ctrl-C at any call or return in the main thread: done or interrupted; what is done is right."""
         good, server = self.good(), self.serve(MIXED)
         calls = strike = 0
 
         def profile(frame, event, _what):
             nonlocal calls
-            if event == "c_call":               # Python handles no signal here, so that a lock's __exit__ is never missed
+            if event == "c_call":               # no signal is handled here: no __exit__ of a lock is missed
                 return
             while frame and frame.f_code is not imgpull.run.__code__:
                 frame = frame.f_back
