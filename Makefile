@@ -32,8 +32,9 @@ interop:  ## pull from real registries, load into real runtimes; as root, needs 
 bench:  ## measure speed, memory, disk and requests beside other tools; needs Debian packages (see .ci/run)
 	$(PYTHON) .ci/bench.py
 
-lint:  ## run the linters
+lint:  ## run the linters, and check the format; where there is no ruff: python3 -m pip install ruff
 	$(RUFF) check .
+	$(RUFF) format --check .
 	bash -n .ci/run
 
 install: imgpull  ## install to $(DESTDIR)$(PREFIX)/bin

@@ -1199,6 +1199,86 @@ def listings(lab):
             saw("truncated: " + one_line(lab.imgpull("--verify", saved + name, wanted=1).err))
 
 
+def kept(tool, path):
+    """The configs of the images that docker or podman takes from an archive; they are removed."""
+    tool("load", "-q", "-i", path, wanted=None)
+    configs = set(tool("image", "ls", "--all", "--quiet", "--no-trunc").out.split())
+    if configs:
+        tool("image", "rm", "-f", *configs)
+    return configs
+
+
+def kept_by_containerd(containerd, path):
+    """The same of containerd, where an image that it lists but could not unpack does not count."""
+    code = containerd("images", "import", "--snapshotter", "native", path, wanted=None).code
+    rows = [line.split() for line in containerd("images", "ls").out.splitlines()[1:]]
+    manifests = [json.loads(containerd("content", "get", row[2]).out) for row in rows]
+    if rows:
+        containerd("images", "rm", "--sync", *[row[0] for row in rows])
+    return set() if code else {body["config"]["digest"] for body in manifests}
+
+
+def kept_by_skopeo(lab, transport, path, names):
+    """The same of skopeo, which has to be told a name where an archive holds several images."""
+    configs = set()
+    for name in [""] + names:
+        out = lab.path("skopeo-hostile", "")
+        source = ":".join(filter(None, (transport, path, name)))
+        command = ["skopeo", "--insecure-policy", "copy", "--quiet", source, "dir:" + out]
+        if run(lab.private(command), env=lab.env, wanted=None).code == 0:
+            with open(out + "manifest.json") as file:
+                configs.add(json.load(file)["config"]["digest"])
+        shutil.rmtree(out)
+    return configs
+
+
+@check
+def hostile(lab):
+    """test_imgpull.py's hostile archives: refused, or --list-tar shows what any loader takes."""
+    sys.path.insert(0, os.path.dirname(IMGPULL))
+    import test_imgpull as tests
+    docker, podman, containerd = (lab.once(make, "hostile-" + make.__name__.lower())
+                                  for make in (Docker, Podman, Containerd))
+    names, tags = [tests.APP, tests.OTHER], ["v1", "v2"]
+    takers = [("docker", lambda path: kept(docker, path)),
+              ("podman", lambda path: kept(podman, path)),
+              ("ctr", lambda path: kept_by_containerd(containerd, path)),
+              ("docker-archive", lambda path: kept_by_skopeo(lab, "docker-archive", path, names)),
+              ("oci-archive", lambda path: kept_by_skopeo(lab, "oci-archive", path, tags))]
+    safe, evil = ({tests.sha256(image.config), image.digest} for image in (tests.SAFE, tests.EVIL))
+    path = lab.path("hostile", "archive.tar")
+
+    def judge(row, saw):
+        """imgpull's verdict on an archive, and the configs that each loader takes from it."""
+        with open(path, "wb") as file:
+            file.write(row.archive)
+        said, taken = lab.imgpull("--verify", path, wanted=None), [take(path) for _, take in takers]
+        saw(one_line(said.out + said.err))
+        called = {each: name for name, image in (("SAFE", safe), ("EVIL", evil)) for each in image}
+        for (name, _), configs in zip(takers, taken):
+            images = sorted(called.get(each, each[:19]) for each in configs)
+            saw("%s: %s" % (name, " and ".join(images) or "nothing"))
+        return said.code, taken
+
+    for row in tests.only(tests.HOSTILE):
+        with case(row.name) as saw:
+            code, taken = judge(row, saw)
+            configs = set().union(*taken)
+            same("being hostile", bool(configs - safe) if row.evil else not all(taken), True)
+            if code == 0:
+                listed = lab.imgpull("--list-tar", path).out
+                hidden = [image for image in (safe, evil)
+                          if not any(digest in listed for digest in image)]
+                same("what --list-tar does not show", configs & set().union(*hidden), set())
+                same("images that are unknown", configs - safe - evil, set())
+    for row in tests.only(tests.GOOD):
+        with case("good: " + row.name) as saw:
+            code, taken = judge(row, saw)
+            same("exit code", code, 0)
+            same("images that are taken", len(set().union(*taken)), 1)
+            same("being taken by three loaders at least", sum(map(bool, taken)) >= 3, True)
+
+
 def refused(action, *args):
     """What a loader said when it would not; that it would is a Fault."""
     try:
