@@ -277,6 +277,10 @@ class Wire(http.server.BaseHTTPRequestHandler):
         self.send_head(answer)
         self.send_body(answer.body)
 
+    def well(self, request, answer):
+        """No fault: for the requests before one that has."""
+        self.send(answer)
+
     def send_head(self, answer):
         self.request_now.status = answer.status
         self.wfile.write(answer.head())
@@ -390,8 +394,8 @@ class FakeRegistry(LoopbackServer):
     challenges: WWW-Authenticate values, "{url}" being this server; then only requests whose Authorization is in
     `accepted` pass. users: {name: password}, for Basic and for the token server. store: another FakeRegistry, to which
     blobs are redirected. namespace: what ?ns= must say, as at a mirror. token_answer: what the token server says.
-    page: entries a page of the referrers API, None for a registry without it. lists: {digest: entries that the API lists
-    instead of the true ones}."""
+    page: entries a page of the referrers API, None for a registry without it. lists: {digest: entries that the
+    API lists instead of the true ones}."""
 
     def __init__(self, challenges=(), users=None, store=None, namespace=None, token_answer=None, page=None, lists=None,
                  **options):
@@ -689,6 +693,7 @@ class Case(unittest.TestCase):
         for patch in (mock.patch.dict(os.environ, environment, clear=True),
                       mock.patch.object(imgpull, "BACKOFF", 0.001),
                       mock.patch.object(imgpull, "CERTS_DIRS", (self.path("certs.d"),)),
+                      mock.patch.object(imgpull, "DAEMON_JSON", self.path("daemon.json")),
                       mock.patch.object(imgpull, "host_platform", lambda: imgpull.Platform("linux", "amd64", "")),
                       mock.patch("os.fsync"), mock.patch("os.fdatasync", create=True),      # the disk may take its time
                       mock.patch("socket.getaddrinfo", self.resolve)):
@@ -1313,8 +1318,12 @@ class TestArchive(Case):
         first = self.pull(server, *options)
         for more in [(), ("--jobs", "1"), ("-j9",), ("--quiet",)]:
             self.assertEqual(self.pull(server, *(options + more)), first)
-        self.assertEqual(self.pull(server, *options, name="app@" + IMAGE.digest), first)
+        self.assertEqual(self.pull(server, *options, name="app@" + INDEX.digest), first)
         self.assertEqual(self.pull(server, *options, tar="-").out, first)
+        # By the manifest's own digest, nothing is known of the index.
+        first, alone = members(first), members(self.pull(server, *options, name="app@" + IMAGE.digest))
+        differs = [name for name in first if first[name] != alone[name]]
+        self.assertEqual((differs, set(first)), (["index.json"], set(alone)))
 
     def test_sha512(self):
         """Digests by sha512, of the manifest and of a blob."""
@@ -1574,12 +1583,13 @@ class TestFaults(Case):
 
     def test_faults(self):
         options = ("--name", "x:1", "--retries", "5", "--timeout")
-        good = self.pull(self.serve(INDEX), *options, "9")
+        goods = {image.digest: self.pull(self.serve(image), *options, "9") for image in (INDEX, IMAGE)}
         for name, kinds, faults, excess in self.FAULTS:
             seconds = "0.1" if "silent" in name else "9"
             for kind in kinds.split():
                 with self.subTest(name, kind=kind):
                     server, store = self.scenario(kind, faults)
+                    good = goods[(INDEX if kind == "manifest" else IMAGE).digest]
                     self.assertEqual(self.pull(server, *options, seconds), good)
                     self.assertEqual(self.left(), [])
                     for (_, times), fault in zip(faults, (store or server).faults):
@@ -2585,7 +2595,7 @@ class TestTLS(Case):
                  ["out of date" if sys.version_info >= (3, 7) else "certificate", "--insecure"]),   # 3.6 cannot tell
                 ("wrong host", {"certificate": "wrong.pem"}, ca, ["another name", "--insecure"]),
                 ("no certificate of ours", mtls, ca, ["--cert"]),
-                ("plain http", {"tls": None}, ca, ["--scheme http"])]:
+                ("plain http", {"tls": None}, ca + ("-s", "https"), ["--scheme http"])]:
             with self.subTest(name):
                 server = self.serve(**dict({"tls": self.pems()}, **server))
                 run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
@@ -2612,6 +2622,41 @@ class TestTLS(Case):
                 run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
                 self.fails(run, *words, code=2)
                 self.assertEqual(self.left(), [])
+
+    def test_loopback(self):
+        """A loopback registry without TLS is spoken to over http, unless https was asked for; others are not."""
+        server = self.serve(INDEX)
+        self.hosts["reg.test"] = server
+        for host, options, code in selected([
+                (server.host, (), 0), ("localhost:%d" % server.port, (), 0), (server.host, ("-s", "https"), 1),
+                ("https://" + server.host, (), 1), ("reg.test:%d" % server.port, (), 1)]):
+            with self.subTest(host, options=options):
+                run = self.run_main("--retries", "0", *(options + (host + "/app:v1", self.path("x.tar"))))
+                if code:
+                    self.fails(run, "does not speak TLS.*--scheme http", code=code)
+                else:
+                    self.assertEqual(run.code, 0, run.err)
+                    os.remove(self.path("x.tar"))
+
+    def test_insecure_registries(self):
+        """What docker's daemon.json lists needs no TLS and no verification, and that is told, once; nothing else."""
+        for listed, tls, works in selected([
+                ([], None, False), (["reg.test:{port}"], None, True), (["REG.test"], None, True),
+                (["reg.test:{port}"], self.pems(), True), (["other.test"], self.pems(), False),
+                ([], self.pems(), False), (["127.0.0.0/8", "reg.test:1"], None, False)]):
+            with self.subTest(str(listed), tls=bool(tls)):
+                server = self.serve(INDEX, tls=tls)
+                self.hosts["reg.test"] = server
+                entries = [entry.format(port=server.port) for entry in listed]
+                self.write("daemon.json", {"insecure-registries": entries})
+                run = self.run_main("--retries", "0", "reg.test:%d/app:v1" % server.port, self.path("x.tar"))
+                self.assertEqual(run.code == 0, works, run.err)
+                self.assertEqual(run.err.count("insecure-registries"), int(works))
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.path("x.tar"))
+        for broken in selected([b"{", b"[]", b'{"insecure-registries": "x"}']):
+            self.write("daemon.json", broken)
+            self.pull(self.serve())
 
     def test_https_asked_over_http(self):
         """A TLS port asked in plain http: no good, and no traceback."""
@@ -3257,6 +3302,131 @@ class TestStream(Case):
         process.stderr.close()
         self.assertEqual((process.wait(), err.count("imgpull: error"), "Traceback" in err), (1, 1, False), err)
 
+    def in_chunks(self, size=20000):
+        """Have layers read ahead in chunks of this size."""
+        for name, value in (("WINDOW", 7 * size), ("LEAST_CHUNK", size), ("BUFFER", 16 << 10)):
+            patch = mock.patch.object(imgpull, name, value)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def test_chunks_through_faults(self):
+        """Several connections at once: whatever happens to the first, third or ninth request, the bytes are the same."""
+        self.in_chunks()
+        image = make_image(BIG, b"", noise("second", 90000), b"small", noise("third", 20000))
+        good = self.pull(self.serve(image), "--name", "x:1")
+        for name, act, times in selected([("cut", cut(7000), 3), ("cut at once", cut(0), 3), ("slow", slow(3, 0.02), 2),
+                                          ("busy", says(503), 3), ("silent", silent(3000), 1), ("whole", whole, 1),
+                                          ("no ranges", whole, ALWAYS), ("416", says(416), 1), ("416s", says(416), 4),
+                                          ("another range", other_range, 1), ("other ranges", other_range, 5),
+                                          ("chunked", chunked(), ALWAYS), ("closed", stale, ALWAYS)]):
+            for before in (0, 2, 8):
+                for jobs in ("2", "6"):
+                    with self.subTest("%s, after %d, %s jobs" % (name, before, jobs)):
+                        server = self.serve(image, faults=[("layer", Wire.well, before), ("layer", act, times)])
+                        run = self.pull(server, "--name", "x:1", "--jobs", jobs, "--timeout", "0.3", tar="-")
+                        self.assertEqual(run.out, good)
+
+    def test_chunks_that_fail(self):
+        """The first failure of any connection is told, once, and what went out before does not load."""
+        self.in_chunks()
+        layer = noise("layer", 400000)
+        for before, act, words in selected([(0, says(404), "answered 404"), (5, says(404), "answered 404"),
+                                            (17, says(403), "answered 403"), (5, cut(100), "closed the connection"),
+                                            (0, changed(body=flipped), "digest mismatch"),
+                                            (12, changed(body=flipped), "digest mismatch"),
+                                            (18, changed(body=flipped), "digest mismatch")]):
+            with self.subTest("%s after %d" % (words, before)):
+                server = self.serve(make_image(layer), faults=[("layer", Wire.well, before),
+                                                               ("layer", act, ALWAYS)])
+                started = time.monotonic()
+                run = self.pull(server, "--retries", "0", tar="-", expect=FAILED)
+                self.assertLess(time.monotonic() - started, 5)
+                self.fails(run, words, code=FAILED)
+                self.assertTrue(faults_of(self.write("broken.tar", run.out)))
+
+    def test_connections(self):
+        """Never more than --jobs, and a request a layer where it is one."""
+        self.in_chunks()
+        for jobs in (1, 2, 4):
+            with self.subTest(jobs):
+                server, most = self.serve(make_image(BIG, noise("second", 90000))), []
+                deliver = server.deliver
+                server.deliver = lambda *args: (most.append(len(server.open)), time.sleep(0.01), deliver(*args))
+                self.pull(server, "--jobs", str(jobs), tar="-")
+                self.assertLessEqual(max(most), jobs)
+                if jobs == 1:
+                    self.assertEqual(server.kinds().count("layer"), 2)
+
+    def test_limited_connections(self):
+        """A server that gives each connection so much a second is faster with several."""
+        self.in_chunks(100000)
+        image, seconds = make_image(noise("layer", 2000000)), {}
+
+        def limited(wire, request, answer):
+            wire.send_head(answer)
+            for start in range(0, len(answer.body), 20000):
+                time.sleep(0.02)
+                wire.send_body(answer.body[start:start + 20000])
+        for jobs in ("1", "6"):
+            server = self.serve(image, faults=[("layer", limited, ALWAYS)])
+            started = time.monotonic()
+            self.pull(server, "--jobs", jobs, tar="-")
+            seconds[jobs] = time.monotonic() - started
+        self.assertLess(seconds["6"], 0.6 * seconds["1"])
+
+    def test_late_answers(self):
+        """Where answers take long to come, and then come at once, one long one is asked for."""
+        for times, jobs, better in [([(0.05, 0.005)] * 18, 6, True), ([(0.05, 0.05)] * 18, 6, False),
+                                    ([(0, 0.1)], 2, False), ([(0.05, 0.05)], 2, False), ([(0.06, 0.05)], 2, True)]:
+            self.assertEqual(imgpull.is_one_faster(times, jobs), better, (times[0], jobs))
+        self.in_chunks()
+        layer = noise("layer", 2000000)
+
+        def late(wire, request, answer):
+            time.sleep(0.02)
+            wire.send(answer)
+        server = self.serve(make_image(layer), faults=[("layer", late, ALWAYS)])
+        run = self.pull(server, "--jobs", "2", tar="-")
+        self.assertEqual(faults_of(self.write("whole.tar", run.out)), [])
+        self.assertLess(server.kinds().count("layer"), 20)          # 100 Chunks
+
+    @unittest.skipUnless(sys.platform == "linux", "reads /proc")
+    def test_memory_of_a_slow_reader(self):
+        """What is read ahead is bounded, whatever the reader does: below 48 MiB with all else."""
+        layer = noise("huge", 1 << 20) * 32
+        image = make_image(b"", change=spoiled("layers", to=[descriptor(layer, OCI.layer)]))
+        image.blobs[sha256(layer)] = layer
+        good = self.pull(self.serve(image), "--name", "x:1")
+        script = ("import imgpull, sys; code = imgpull.main(sys.argv[1:]); print([line.split()[1] for line in\n"
+                  "open('/proc/self/status') if line.startswith('VmHWM')][0], file=sys.stderr); sys.exit(code)")
+        for jobs in ("1", "6", "64"):
+            with self.subTest(jobs):
+                server = self.serve(image)
+                process = subprocess.Popen([sys.executable, "-c", script, "-q", "--scheme", "http", "--jobs", jobs, "--name",
+                                            "x:1", server.host + "/app:v1", "-"], cwd=HERE, stdout=subprocess.PIPE,
+                                           stderr=subprocess.PIPE)
+                self.addCleanup(TestResume.end, process)
+                until(lambda: server.sent("layer") > 0)
+                time.sleep(0.5)         # nobody reads
+                self.assertLess(server.sent("layer"), len(layer))
+                self.assertEqual(process.stdout.read(), good)
+                self.assertLess(int(process.stderr.read().split()[-1]), 48 << 10)
+
+    @unittest.skipUnless(POSIX, "signals")
+    def test_interrupted_while_nobody_reads(self):
+        """Ctrl-C ends it at once, also where a thread is stuck in writing to the pipe."""
+        server = self.serve(make_image(noise("huge", 1 << 20) * 32))
+        process = subprocess.Popen([sys.executable, "-c", START, "--scheme", "http", server.host + "/app:v1", "-"],
+                                   cwd=HERE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(TestResume.end, process)
+        until(lambda: server.sent("layer") > 0)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        self.assertEqual(process.wait(10), 130)
+        self.assertLess(time.monotonic() - started, 2)
+        self.assertEqual(process.stderr.read().decode().splitlines()[-1], "imgpull: interrupted")
+
 
 # --- signatures and other referrers ----------------------------------------------------------------------------------
 
@@ -3343,6 +3513,8 @@ REFERRALS = [
               ["signature"] * 2, INDEX_KIND, {SIGS: on(INDEX, ".sig")[0].digest}),
     REFERRING("two platforms", INDEX, ("--platform", "linux/amd64,linux/arm64"), [make_referrer(INDEX)], ["signature"],
               IMAGE_KIND, {}),
+    REFERRING("an image by the tag of a signature", IMAGE, (), [(ARM, tag_of(IMAGE, ".sig"))], ["artifact"], IMAGE_KIND,
+              {}),
     REFERRING("a chart", make_artifact(), (), [make_referrer(make_artifact())], ["signature"], IMAGE_KIND, {}),
     REFERRING("an index that refers", IMAGE, (), [make_index((ARMV6, None), change=lambda index: index.update(
         subject=descriptor(IMAGE.manifest, OCI.manifest), artifactType="application/x"))], ["artifact"] * 2, IMAGE_KIND,
@@ -3455,6 +3627,8 @@ class TestReferrers(Case):
                     for each in unnamed:
                         self.assertNotIn("io.containerd.image.name", each["annotations"])
                         self.assertEqual(len(held[blob_path(each["digest"])]), each["size"])
+                        if each["digest"] == row.image.digest:
+                            self.assertEqual({blob_path(child.digest) for child in row.image.children} - set(held), set())
                     self.check_archive(row, held)
                     if not row.kinds:
                         self.assertEqual(held, plain)
@@ -3514,6 +3688,13 @@ class TestReferrers(Case):
                           if request.kind == "referrers"][:5], ["", "from=7", "from=14", "from=21", "from=28"])
         with mock.patch.object(imgpull, "REFERRERS_LIMIT", 29):
             self.fails(self.fetch(server, expect=5), "more than 29 referrers", code=5)
+
+    def test_listed_in_the_wrong_place(self):
+        """What the list of the index names by mistake is found where it belongs."""
+        entries = [descriptor(SBOM.manifest, OCI.manifest)]
+        self.fetch(self.registry(INDEX, [SBOM], lists={INDEX.digest: entries}))
+        self.assertIn("passed over", self.said.err)
+        self.assertEqual([each.kind for each in imgpull.list_archive(self.tar)[0].referrers], ["SBOM"])
 
     def test_namespace(self):
         """At a mirror, every page is asked for with ?ns=."""
@@ -3713,7 +3894,8 @@ class TestReadingBack(Case):
                     self.assertIn(listed.digest, (image.digest, sha256(image.config), sha256(members(read(path)).get(
                         "blobs/sha256/" + listed.digest[7:], b""))))
                     shown = self.check("--list-tar", path)
-                    for word in ("docker.io/library/app:v1", "linux/amd64", listed.digest) + tuple(listed.layers):
+                    layers = tuple(layer.digest for layer in listed.layers)
+                    for word in ("docker.io/library/app:v1", "linux/amd64", listed.digest, listed.image_id) + layers:
                         self.assertIn(word, shown)
                     self.assertIn("good", self.check("--verify", path))
                     self.assertEqual(imgpull.verify_archive(path), [])
@@ -3998,7 +4180,7 @@ class TestReadingBack(Case):
                 for number in range(1000)]
         begun = time.monotonic()
         path = self.altered(index=tops, docker=[], held=held)
-        self.assertEqual(imgpull.check_archive(path).images, 999)
+        self.assertEqual((len(imgpull.check_archive(path).images), faults_of(path)), (999, []))
         self.fails(self.run_main("--list-tar", path), "more than 10000 names", code=5)
         many = self.altered(docker=[self.offer(IMAGE, *["app:%d" % number for number in range(100000)])])
         self.fails(self.run_main("--verify", many), "more than 10000", code=5)
@@ -4013,7 +4195,7 @@ class TestReadingBack(Case):
             for path in (self.write("x.tar", data), self.write("x.tgz", gzipped(data))):
                 with self.subTest(make and make.__name__, path=path):
                     listed, = imgpull.list_archive(path)
-                    for digest in [listed.digest, listed.image_id] + listed.layers:
+                    for digest in [listed.digest, listed.image_id] + [layer.digest for layer in listed.layers]:
                         self.assertEqual(sha256(imgpull.read_blob(path, digest)), digest)
                     with self.assertRaises(imgpull.NotFound):
                         imgpull.read_blob(path, ARM.digest)
@@ -4040,8 +4222,10 @@ class TestReadingBack(Case):
         """Verifying says how far it is, in bytes of the file."""
         for path in (self.ours(), self.write("x.tgz", gzipped(read(self.tar)))):
             steps = []
-            imgpull.check_archive(path, tick=lambda *step: steps.append(step))  # noqa: B023
+            reporter = mock.Mock(reading=lambda *step: steps.append(step[1:]))  # noqa: B023
+            imgpull.check_archive(path, reporter=reporter)
             self.assertEqual({total for _, total in steps}, {os.path.getsize(path)})
+            self.assertEqual(steps[-1], (os.path.getsize(path),) * 2)
             self.assertEqual(steps, sorted(steps))
             self.assertGreater(steps[-1][0], 200000)
 
@@ -4198,6 +4382,288 @@ class TestBaseAndReuse(Case):
                 self.assertTrue(len(got) == min(4000, whole) if whole is not None else len(got) < 4000)
         with self.assertRaises(OSError):
             list(imgpull.source_pieces(imgpull.Source(self.path("none"), 0, 1), view))
+
+
+def unpack(data, directory):
+    """What "tar xf" makes of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extraction_filter = lambda member, path: member
+        tar.extractall(directory)
+    return directory
+
+
+class TestArchivesOnTheCommandLine(Case):
+    """--list-tar and --verify of several archives, of standard input and of directories; digests; --json."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.serve(INDEX)
+        self.one = self.path("one.tar")
+        self.pull(self.server, "--platform", "linux/amd64", tar=self.one)
+        self.name = self.server.host + "/app:v1"
+        self.two = self.write("two.tar", crane(TWICE))
+
+    def run_with_stdin(self, data, *argv):
+        """imgpull with bytes, or a file, as standard input: (exit status, stdout, stderr)."""
+        given = {"stdin": data} if hasattr(data, "fileno") else {"input": data}
+        run = subprocess.run([sys.executable, imgpull.__file__] + list(argv), stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, **given)
+        return Run(run.returncode, run.stdout, run.stderr.decode())
+
+    def test_several(self):
+        """Each line says which archive it is about; one that cannot be read does not keep back the others."""
+        for argv, code, out, err in selected([
+                ("-l {one} {two}", 0, ["one.tar:", "two.tar:", "app:v1", "index", "image ID"], ""),
+                ("-l {one} -l {two}", 0, ["one.tar:", "two.tar:"], ""),
+                ("-l {one} {none} {two}", 2, ["one.tar:", "two.tar:"], "none.tar cannot be read"),
+                ("--verify {one} {two}", 0, ["one.tar: good", "two.tar: good", "one.tar:   image ID"], ""),
+                ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
+                ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
+                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""),
+                ("-q --verify {bad}", 5, ["bad.tar: bad"], ""),
+                ("-l {one} --verify {two}", 2, [], "either --list-tar, or --verify"),
+                ("-l", 2, [], "expected one argument"), ("--verify {one} --base -", 2, [], "not standard input"),
+                ("--reuse - {name} {dir}/x.tar", 2, [], "not standard input")]):
+            data = read(self.one)
+            place = data.index(IMAGE.blobs[IMAGE.layers[0]]) + 500
+            self.write("bad.tar", data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])
+            places = dict({each: self.path(each + ".tar") for each in ("one", "two", "bad", "none")}, dir=self.dir,
+                          name=self.name)
+            with self.subTest(argv):
+                run = self.run_main(*argv.format(**places).split())
+                self.assertEqual(run.code, code, run)
+                for word in out:
+                    self.assertRegex(run.out.decode(), word)
+                if err:
+                    self.fails(run, err, code=code)
+                else:
+                    self.assertEqual(run.err, "")
+                if "verify" in argv and "-q" not in argv:
+                    for line in run.out.decode().splitlines():
+                        self.assertRegex(line, r"^\S+\.tar: ")
+
+    @unittest.skipUnless(POSIX, "/dev/stdin, closed descriptors")
+    def test_standard_input(self):
+        data = read(self.one)
+        with open(self.one, "rb") as file:
+            for given, code, words in selected([
+                    (data, 0, "standard input: good"), (gzipped(data), 0, "standard input: good"),
+                    (file, 0, "standard input: good"), (data[:5000], 5, "standard input is not .* ends too early"),
+                    (b"", 5, "standard input is not .* empty")]):
+                for argv in (["--verify", "-"], ["-q", "-l", "-"]):
+                    with self.subTest(words, argv=argv):
+                        run = self.run_with_stdin(given, *argv)
+                        self.assertEqual(run.code, code, run)
+                        wanted = self.name + "@" + IMAGE.digest if "-l" in argv and not code else words
+                        self.assertRegex(run.out.decode() + run.err, wanted)
+        run = self.run_with_stdin(data, "--verify", self.two, "-", self.one)
+        self.assertEqual((run.code, len(re.findall(": good: ", run.out.decode()))), (0, 3), run)
+        with open(os.devnull) as null:
+            self.assertIn("regular file", self.run_with_stdin(null, "-l", "-").err)
+
+    def test_directories(self):
+        """An unpacked archive is what the archive is: listed, verified, built upon, reused."""
+        makers = [lambda image: read(self.one)] + OTHERS
+        for number, make in enumerate(makers):
+            with self.subTest(number):
+                data = make(IMAGE)
+                packed = self.write("packed.tar", data)
+                directory = unpack(data, self.path("unpacked%d" % number))
+                facts = [[image._replace(layers=[layer[:4] for layer in image.layers])
+                          for image in imgpull.list_archive(path)] for path in (packed, directory)]
+                self.assertEqual(facts[0], facts[1])
+                self.assertEqual(imgpull.verify_archive(directory), [])
+                listed, = imgpull.list_archive(directory)
+                for layer in listed.layers:
+                    self.assertEqual(sha256(imgpull.read_blob(directory, layer.digest)), layer.digest)
+        directory = self.path("unpacked0")
+        for options in (["--reuse", directory], ["--base", directory]):
+            del self.server.requests[:]
+            held = members(self.pull(self.server, *options))
+            self.assertEqual(self.server.sent("layer"), 0)
+            self.assertEqual(blob_path(IMAGE.layers[0]) in held, "--reuse" in options)
+        run = self.run_main("--verify", self.tar, "--base", directory)
+        self.assertEqual((run.code, "good" in run.out.decode()), (0, True), run)
+
+    def test_bad_directories(self):
+        """What a directory may have and an archive of images not; nothing outside of it is read."""
+        layer = blob_path(IMAGE.layers[0])
+
+        def flip(path):
+            data = read(path)
+            with open(path, "wb") as file:
+                file.write(data[:500] + bytes([data[500] ^ 1]) + data[501:])
+
+        def link(target):
+            def replace(path):
+                os.rename(path, self.path("moved"))
+                os.symlink(target, path)
+            return replace
+
+        def fifo(path):
+            os.remove(path)
+            os.mkfifo(path)
+
+        for name, member, change, code, words in selected([
+                ("a flipped bit", layer, flip, 5, "digest mismatch"),
+                ("a missing layer", layer, os.remove, 5, "is not there"),
+                ("cut", layer, lambda path: os.truncate(path, 100), 5, "has 100 bytes"),
+                ("a link out", layer, link(self.path("moved")), 5, "link out of the archive"),
+                ("a link up", layer, link("../../../moved"), 5, "link out of the archive"),
+                ("a list that is a link", "index.json", link("/etc/passwd"), 5, "link out of the archive"),
+                ("a link to a directory", layer, link("../../blobs"), 5, "no file before it"),
+                ("blobs elsewhere", "blobs", link(self.path("moved")), 5, "link out of the archive"),
+                ("a link within", layer, link("../../copy"), 0, "good"),
+                ("a FIFO", layer, fifo, 5, "neither file, directory nor link"),
+                ("an old list alone", "index.json", os.remove, 0, "good"),
+                ("a list without end", "index.json", lambda path: os.truncate(path, (32 << 20) + 1), 5, "more than")]):
+            with self.subTest(name):
+                shutil.rmtree(self.path("d"), True)
+                self.addCleanup(shutil.rmtree, self.path("moved"), True)
+                directory = unpack(read(self.one), self.path("d"))
+                shutil.copy(self.path("d", layer), self.path("d", "copy"))
+                change(self.path("d", *member.split("/")))
+                run = self.run_main("--verify", directory)
+                self.assertEqual(run.code, code, run)
+                self.assertRegex(run.out.decode() + run.err, words)
+                self.assertNotIn("root:", run.out.decode() + run.err)
+                shutil.rmtree(self.path("moved"), True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.path("moved"))
+        with mock.patch.object(imgpull, "MEMBERS_LIMIT", 5):
+            self.fails(self.run_main("-l", unpack(read(self.one), self.path("e"))), "more than 5 members", code=5)
+        self.fails(self.run_main("--verify", self.dir), "no index.json", code=2)
+
+    def test_digests_meet(self):
+        """What -q of the pull prints is what -q -l prints, and the far side finds the index's digest."""
+        names = [self.name, self.server.add("app", "v2", ARM), self.server.add("app", "again", INDEX)]
+        for options in selected([["--platform", each] for each in ("linux/amd64", "all", "linux/amd64,linux/arm64")]):
+            with self.subTest(options):
+                wanted = names if options[1] == "all" else names[::2]
+                run = self.run_main("-q", "--scheme", "http", *(options + wanted + [self.tar]))
+                self.assertEqual(run.code, 0, run.err)
+                self.assertEqual(self.run_main("-q", "-l", self.tar).out, run.out)
+                for image in imgpull.list_archive(self.tar):
+                    self.assertEqual(image.source_digest, INDEX.digest if image.name != names[1] else None)
+        self.assertIn("index     " + INDEX.digest, self.run_main("-l", self.one).out.decode())
+        self.assertIn("index     " + INDEX.digest, self.run_main("--verify", self.one).out.decode())
+        entry, = json.loads(members(read(self.one))["index.json"].decode())["manifests"]
+        self.assertEqual((entry["digest"], entry["annotations"]["dev.imgpull.source"]), (IMAGE.digest, INDEX.digest))
+        self.pull(self.server, name="app@" + INDEX.digest)
+        self.assertRegex(self.said.err, "is an index: taking linux/amd64, " + IMAGE.digest)
+        self.pull(self.server, name="app@" + IMAGE.digest)
+        self.assertNotIn("is an index", self.said.err)
+
+    def test_order_of_names(self):
+        """In the order of index.json, also where one image has several names."""
+        names = [self.name, self.server.add("app", "v2", ARM), self.server.add("app", "again", INDEX)]
+        run = self.run_main("-q", "--scheme", "http", *(names + [self.tar]))
+        self.assertEqual((run.code, [line.split("@")[0] for line in run.out.decode().splitlines()]), (0, names))
+        self.assertEqual([image.name for image in imgpull.list_archive(self.tar)], names)
+
+    def test_sizes(self):
+        """Each layer's size, and the image's: not the whole archive's."""
+        shown = self.run_main("-l", self.one, self.two).out.decode()
+        for image in (IMAGE, TWICE):
+            total = sum(len(image.blobs[layer]) for layer in image.layers)
+            self.assertIn("layers    %d, %s" % (len(image.layers), imgpull.human(total)), shown)
+            for layer in image.layers:
+                self.assertRegex(shown, layer + " +" + re.escape(imgpull.human(len(image.blobs[layer]))) + "\n")
+
+    def json(self, *argv, code=0):
+        run = self.run_main("--json", *argv)
+        self.assertEqual(run.code, code, run)
+        return json.loads(run.out.decode())
+
+    def test_json(self):
+        for option in ("--list-tar", "--verify"):
+            with self.subTest(option):
+                document = self.json(option, self.one, self.two)
+                self.assertEqual((document["schema"], len(document["archives"])), (1, 2))
+                archive = document["archives"][0]
+                self.assertEqual((archive["archive"], archive["faults"]), (self.one, []))
+                image, = archive["images"]
+                layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": False, "diff_id": sha256(tar)}
+                          for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
+                self.assertEqual(image, {
+                    "name": self.name, "digest": IMAGE.digest, "source_digest": INDEX.digest,
+                    "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "referrers": [], "layers": layers,
+                    "size": sum(layer["size"] for layer in layers)})
+                self.assertEqual("checked" in archive, option == "--verify")
+        self.assertEqual(archive["checked"], sum(map(len, members(read(self.one)).values())))
+        self.server.add("app", "v1", VERSION1)
+        base = self.path("base.tar")
+        self.pull(self.server, tar=base)
+        self.server.add("app", "v1", VERSION2)
+        self.pull(self.server, "--base", base)
+        archive, = self.json("--verify", self.tar)["archives"]
+        image, = archive["images"]
+        self.assertEqual((archive["needed"], [layer["omitted"] for layer in image["layers"]]),
+                         (1, [True, False, False, False]))
+        self.assertEqual(image["size"], sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
+        self.assertEqual(self.json("--verify", self.tar, "--base", base)["archives"][0]["needed"], 0)
+
+    def test_codes_of_faults(self):
+        held = members(read(self.one))
+        layer, config, manifest = [blob_path(each) for each in (IMAGE.layers[0], sha256(IMAGE.config), IMAGE.digest)]
+        none, index = {"schemaVersion": 2}, json.loads(held["index.json"].decode())
+        for what, changes, codes in selected([
+                ("a layer is gone", {layer: None}, {"missing"}), ("a config is gone", {config: None}, {"missing"}),
+                ("the manifest is gone", {manifest: None}, {"missing"}),
+                ("a flipped layer", {layer: flipped(held[layer])}, {"digest"}),
+                ("a flipped config", {config: flipped(held[config])}, {"digest"}),
+                ("a flipped manifest", {manifest: flipped(held[manifest])}, {"digest"}),
+                ("more of a layer", {layer: held[layer] + b"x"}, {"size", "digest"}),
+                ("another version", {"oci-layout": b'{"imageLayoutVersion": "2"}'}, {"index"}),
+                ("a type", {"index.json": to_json(dict(none, manifests=[dict(
+                    index["manifests"][0], mediaType=OCI.index)]))}, {"type"}),
+                ("no image", {"index.json": to_json(dict(none, manifests=[])), "manifest.json": None}, {"index"}),
+                ("no JSON", {"index.json": b"{"}, {"archive"}), ("no list", {"index.json": None, "manifest.json": None},
+                                                                  {"archive"})]):
+            with self.subTest(what):
+                changed_ = {name: data for name, data in dict(held, **changes).items() if data is not None}
+                archive, = self.json("--verify", self.write("x.tar", tar_of(changed_)), code=5)["archives"]
+                self.assertLessEqual(codes, {fault["code"] for fault in archive["faults"]})
+                self.assertLessEqual({fault["code"] for fault in archive["faults"]}, codes | {"missing", "index"})
+        archive, = self.json("--verify", self.path("none.tar"), code=2)["archives"]
+        self.assertEqual([fault["code"] for fault in archive["faults"]], ["archive"])
+        self.pull(self.server, "--base", self.one)
+        archive, = self.json("--verify", self.tar, "--base", self.two, code=5)["archives"]
+        self.assertEqual({fault["code"] for fault in archive["faults"]}, {"base"})
+
+    def test_long_lists(self):
+        """index.json and manifest.json of more than 4 MiB, as a bundle of thousands of images has them."""
+        held = members(read(self.one))
+        entry, = json.loads(held["index.json"].decode())["manifests"]
+        offer, = json.loads(held["manifest.json"].decode())
+        noted = dict(entry["annotations"], note="x" * 1000)
+        many = [dict(entry, annotations=dict(noted, **{"io.containerd.image.name": "app:%d" % number}))
+                for number in range(6000)]
+        held["index.json"] = to_json({"schemaVersion": 2, "manifests": many})
+        held["manifest.json"] = to_json([dict(offer, Note="x" * (5 << 20))])
+        path = self.write("many.tar", tar_of(held))
+        for packed in (path, self.write("many.tgz", gzipped(read(path)))):
+            self.assertEqual((imgpull.verify_archive(packed), len(imgpull.list_archive(packed))), ([], 6002))
+
+    def test_progress(self):
+        """What the live line says; of a pipe, nobody knows the size."""
+        reporter = imgpull.Terminal(False, False)
+        reporter.reading("standard input", 0, 0)
+        self.assertEqual(reporter.parts(5000, 100.0), ["5.0 kB", "standard input", "100 B/s"])
+        reporter.reading("x" * 100 + ".tar", 10, 1000)
+        self.assertEqual(reporter.parts(250, 10.0),
+                         [" 25%", "250 B of 1.0 kB", "1m15s left", "x" * 20 + ".tar", "10 B/s"])
+
+    def test_bases_of_a_pull(self):
+        """A pull tells how far it has read its bases."""
+        steps = []
+
+        class Steps(imgpull.Reporter):
+            def reading(self, name, done, total):
+                steps.append((name, done, total))
+        imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=Steps())
+        size = os.path.getsize(self.one)
+        self.assertEqual((steps[-1], len(steps) > 2), ((self.one, size, size), True))
 
 
 # --- hostile archives ------------------------------------------------------------------------------------------------
@@ -4716,6 +5182,19 @@ class TestLists(Case):
         self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "images.txt, line [13]: .*404", code=3)
         self.assertFalse(os.path.exists(self.tar))
 
+    def test_keep_going_without_a_layer(self):
+        """A layer that is gone, or damaged for good: its image is left out, the others are archived."""
+        for name, fault in selected([("gone", says(404)), ("damaged", changed(body=flipped))]):
+            with self.subTest(name):
+                server = self.serve(INDEX, faults=[("layer", lambda wire, request, answer, fault=fault: (
+                    fault(wire, request, answer) if ARMV6.layers[0] in request.path else wire.send(answer)), ALWAYS)])
+                other = server.add("b", "v1", ARMV6)
+                run = self.bundle("--keep-going", server.host + "/app:v1", other, self.tar, code=1)
+                self.assertEqual(len(re.findall("imgpull: error: .*%s" % ARMV6.layers[0][:19], run.err)), 1, run.err)
+                self.assertEqual([image.name for image in imgpull.list_archive(self.tar)], [server.host + "/app:v1"])
+                self.assertEqual((imgpull.verify_archive(self.tar), self.left()), ([], []))
+                os.remove(self.tar)
+
     def test_looked_up_at_once(self):
         """Twelve references at a server that takes its time for each answer: not one after the other."""
         server = self.serve(INDEX, faults=[(kind, slow(1, 0.2), ALWAYS) for kind in ("tag", "manifest", "config")])
@@ -4910,6 +5389,16 @@ class TestTerminal(Case):
                 self.assertEqual(any(ord(char) > 127 for char in shown), columns in (80, 20))
                 server.close()
 
+    def test_progress_of_verify(self):
+        """The live line has the archive's name, and is gone at the end."""
+        big = self.write("big.tar", oci_archive(make_image(noise("big archive", 2000000))))
+        self.SCRIPT = self.SCRIPT.replace("import imgpull;", "import imgpull; imgpull.DRAW_SECONDS = 0;")
+        code, shown = self.on_terminal("--verify", big, big)
+        drawn = [rows(part)[-1] for part in shown.replace("\x1b[K", "\r").split("\r") if "%" in part]
+        self.assertEqual(code, 0, shown)
+        self.assertTrue(drawn and all("big.tar" in line and len(line) < 80 for line in drawn), shown)
+        self.assertNotIn("%", "".join(rows(shown)))
+
     def test_resize(self):
         """A narrower terminal gets a narrower line from then on."""
         import fcntl
@@ -4941,7 +5430,31 @@ class TestTerminal(Case):
         code, shown = self.on_terminal("--scheme", "http", "-u", "jo", server.host + "/app:v1", self.tar,
                                        meanwhile=self.types("s3cret\n", once="Password"))
         self.assertEqual((code, "s3cret" in shown), (0, False), shown)
-        self.assertIn("jo", shown)
+        self.assertIn("Password for jo at %s: " % server.host, shown)
+
+    def test_looking_up(self):
+        """Before the download the live line says what is looked up and which retry goes on; nothing of it stays."""
+        server = self.serve(faults=[("tag", says(503, b"busy"), 1), ("tag", slow(1, 0.1), 3), ("layer", says(502), 1),
+                                    ("layer", slow(8, 0.05), ALWAYS)])
+        names = [server.add("app", "v%d" % number, make_image(noise(str(number), 400000))) for number in (2, 3, 4)]
+        for columns, references, words in [
+                (80, [server.host + "/app:v1"], [
+                    "looking up " + server.host, r"retry 1 of 5 in 0\.\d s: " + server.host + "/app:v1: .* 503",
+                    r" 0%  retry 1 of 5 in 0\.\d s: sha256:"]),
+                (100, names, ["looked up 0 of 3 images", "looked up 2 of 3 images", "left  [012] of 3 images  "]),
+                (40, names, ["looked up 1 of 3 images", r"\d%  \d.* of 1\.2 MB  0s left"])]:
+            with self.subTest(columns=columns):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.tar)
+                with open(self.path("out"), "wb") as out:
+                    code, shown = self.on_terminal("--scheme", "http", *(references + [self.tar]), columns=columns,
+                                                   stdout=out)
+                self.assertEqual(code, 0, shown)
+                drawn = [rows(part)[-1] for part in shown.replace("\x1b[K", "\r").split("\r")]
+                self.assertLess(max(map(len, drawn)), columns)
+                for word in words:
+                    self.assertTrue([line for line in drawn if re.search(word, line)], "%s: %s" % (word, drawn))
+                self.assertFalse([row for row in rows(shown) if row and not row.startswith("sha256:")], shown)
 
     def test_locked_key(self):
         """An encrypted key: its pass phrase is asked for without echo."""
@@ -4984,8 +5497,12 @@ class TestCommandLine(Case):
                                   ALWAYS)])
         limits = self.serve(faults=[("tag", says(404, b"<html>404 page not found</html>", Content_Type="text/html"),
                                      ALWAYS)])
+        tls_port = self.serve(faults=[("tag", says(400, b"<html><title>400 The plain HTTP request was sent to HTTPS "
+                                                   b"port</title></html>"), ALWAYS)])
+        busy = self.serve(faults=[("tag", says(503, b"<html><title>503 Service Temporarily Unavailable</title></html>"),
+                                   ALWAYS)])
         places = dict(host=server.host, closed=closed.host, private=private.host, basic=basic_only.host, web=web.host,
-                      dir=self.dir,
+                      dir=self.dir, tls=tls_port.host, busy=busy.host,
                       none=limits.host)
         http = "-s http --retries 0 "
         for typed, code, words in selected([
@@ -4998,6 +5515,26 @@ class TestCommandLine(Case):
                 ("--key c.pem alpine x.tar", 2, ["--cert and --key"]),
                 ("--platform linux/arm64 --arch arm64 alpine x.tar", 2, ["--platform"]),
                 ("--no-such-option alpine x.tar", 2, ["--no-such-option"]),
+                ("-o m.tar alpine", 2, ["TAR comes last"]), ("--output m.tar alpine", 2, ["TAR comes last"]),
+                ("-platform linux/arm64 alpine x.tar", 2, ["did you mean --platform"]),
+                ("-version", 2, ["did you mean --version"]), ("-ls x.tar", 2, ["did you mean --list-tar"]),
+                ("--tls-verify=false alpine x.tar", 2, ["--insecure", "--scheme http"]),
+                ("--http alpine x.tar", 2, ["--scheme http"]), ("--plain-http alpine x.tar", 2, ["--scheme http"]),
+                ("--creds jo:hunter2 alpine x.tar", 2, ["--user NAME:PASSWORD"]),
+                ("--creds=jo:hunter2 alpine x.tar", 2, ["--user NAME:PASSWORD"]),
+                ("--all-platforms alpine x.tar", 2, ["--platform all"]),
+                ("--variant v7 alpine x.tar", 2, ["--platform linux/arm/v7"]),
+                ("--limit-rate 5 alpine x.tar", 2, [r"--limit-rate \(imgpull --help"]),
+                ("--plattform linux/arm64 alpine x.tar", 2, ["did you mean --platform"]),
+                ("copy docker://alpine docker-archive:x.tar", 2, ["imgpull alpine x.tar"]),
+                ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", 2, ["imgpull alpine /tmp/x.tar"]),
+                ("alpine:sha256:0123 x.tar", 2, ["alpine@sha"]),
+                ("localhost:5000 x.tar", 2, ["image localhost .*tag 5000", "localhost:5000/NAME"]),
+                ("help", 2, ["--help"]), ("version", 2, ["--version"]), ("--retries -1 alpine x.tar", 2, ["0 or more"]),
+                ("--cacert {dir} alpine x.tar", 2, ["directory"]),
+                ("--json alpine -", 2, ["stdout"]), ("--json -m list alpine", 2, ["--manifest"]),
+                (http + "{tls}/app:v1 {dir}/x.tar", 1, ["leave out --scheme http"]),
+                (http + "{busy}/app:v1 {dir}/x.tar", 4, [r"answered 503 \(Service Temporarily Unavailable\)"]),
                 ("--jobs none alpine x.tar", 2, ["jobs"]), ("--jobs 0 alpine x.tar", 2, ["jobs"]),
                 ("--timeout -1 alpine x.tar", 2, ["timeout"]), ("--scheme ftp alpine x.tar", 2, ["scheme"]),
                 ("--manifest both alpine", 2, ["manifest"]), ("--manifest list alpine x.tar y.tar", 2, ["one"]),
@@ -5013,7 +5550,9 @@ class TestCommandLine(Case):
                 (http + "{web}/app:v1 {dir}/x.tar", 5, ["web page"]),
                 (http + "{closed}/app:v1 {dir}/x.tar", 4, ["refused"]),
                 (http + "no-such-host.invalid/app {dir}/x.tar", 4, ["no-such-host.invalid", "name|address"]),
-                ("--retries 0 {host}/app:v1 {dir}/x.tar", 1, ["--scheme http"]),
+                ("-s https --retries 0 {host}/app:v1 {dir}/x.tar", 1, ["--scheme http"]),
+                ("verify x.tar", 2, ["--verify x.tar"]), ("list x.tar", 2, ["--list-tar x.tar"]),
+                ("images.txt x.tar", 2, ["--from images.txt x.tar"]),
                 (http + "--platform windows/arm {host}/app:v1 {dir}/x.tar", 3,
                  ["windows/arm", "linux/amd64", "linux/arm64", "--platform"]),
                 (http + "{private}/app:v1 {dir}/x.tar", 3, ["log in", "--user"]),
@@ -5029,7 +5568,40 @@ class TestCommandLine(Case):
             with self.subTest(typed):
                 run = self.run_main(*typed.format(**places).split())
                 self.fails(run, *words, code=code)
+                self.assertNotIn("hunter2", run.err)
                 self.assertFalse(os.path.exists(self.path("x.tar")) or self.left())
+
+    def test_older_pythons(self):
+        """Python 2 and 3.5 cannot compile the file: the line that they show with their SyntaxError says why."""
+        before, line, _ = re.split("(.*needs Python 3.6.*)", read(imgpull.__file__).decode(), maxsplit=1)
+        self.assertRegex(line, '^assert .* f"')
+        self.assertNotRegex(before, "[^\\0-\\x7f]|f[\"']")          # neither of them stops earlier
+
+    def test_json(self):
+        """--json: one document on stdout instead of the lines."""
+        server, base = self.serve(INDEX), self.path("base.tar")
+        self.pull(server, tar=base)
+        self.pull(server, "--json", "--base", base)
+        layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": True} for digest in IMAGE.layers]
+        document = json.loads(self.said.out.decode())
+        self.assertGreaterEqual(document.pop("seconds"), 0)
+        self.assertEqual(document, {
+            "schema": 1, "failures": [], "destination": self.tar, "size": os.path.getsize(self.tar),
+            "fetched": len(IMAGE.config), "omitted": sum(layer["size"] for layer in layers), "unchanged": False,
+            "images": [{"name": server.host + "/app:v1", "digest": IMAGE.digest, "source_digest": INDEX.digest,
+                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "size": 0, "layers": layers,
+                        "referrers": []}]})
+        self.pull(server, "--json", "--base", base, fresh=False)
+        self.assertTrue(json.loads(self.said.out.decode())["unchanged"])
+        run = self.run_main("-s", "http", "--json", "--keep-going", server.host + "/app:v1", server.host + "/none:v1",
+                            self.path("two.tar"))
+        document = json.loads(run.out.decode())
+        (failure,), (image,) = document["failures"], document["images"]
+        self.assertEqual((run.code, failure["exit_code"], image["size"]), (1, 3, sum(each["size"] for each in layers)))
+        self.assertIn("none", failure["error"])
+        run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
+        self.fails(run, "404", code=3)
+        self.assertEqual(run.out, b"")
 
     def test_forms(self):
         """--option value, --option=value, -ovalue and -o=value mean the same."""
@@ -5096,6 +5668,55 @@ class TestCommandLine(Case):
         code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
         loaded = subprocess.check_output([sys.executable, "-c", code], cwd=HERE, universal_newlines=True)
         self.assertEqual(loaded, "set()\n")
+
+
+class TestExitCodes(Case):
+    @staticmethod
+    def strike(wire, request, answer):
+        """Ctrl-C while an answer is waited for."""
+        os.kill(os.getpid(), signal.SIGINT)
+        wire.server.closing.wait(5)
+
+    def test_codes(self):
+        """One row for each that --help and the README name."""
+        def served(*faults):
+            return self.serve(faults=faults).host + "/app:v1"
+        closed, damaged = self.serve(), self.write("damaged.tar", read(imgpull.__file__))
+        closed.close()
+        for code, error, words in [
+                (0, None, [served(), self.tar]),
+                (1, imgpull.ImgpullError, [served(("tag", says(400), 1)), self.tar]),
+                (2, imgpull.UsageError, ["Alpine", self.tar]),
+                (3, imgpull.NotFound, [served(("tag", says(404), 1)), self.tar]),
+                (3, imgpull.NoAccess, [served(("tag", says(403), 1)), self.tar]),
+                (4, imgpull.Resumable, [closed.host + "/app:v1", self.tar]),
+                (4, imgpull.Resumable, ["--retries", "0", served(("layer", says(503), ALWAYS)), self.tar]),
+                (5, imgpull.Damaged, [served(("layer", changed(body=flipped), ALWAYS)), self.tar]),
+                (5, imgpull.Damaged, ["--verify", damaged]),
+                (6, imgpull.DiskError, [served(), self.path("none", "x.tar")]),
+                (7, imgpull.Busy, None),
+                (130, None, [served(("tag", self.strike, 1)), self.tar])]:
+            with self.subTest(code, words=words):
+                self.clean()
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.tar)
+                if error:
+                    self.assertEqual(error.exit_code, code)
+                if words:                   # for 7 see test_two_at_once
+                    run = self.run_main("-s", "http", *words)
+                    self.assertEqual(run.code, code, run.err)
+                self.assertRegex(imgpull.EPILOG, r"\b%d " % code)
+
+    def test_nobody_listens(self):
+        """Refused before anyone has answered: one retry, unless more were asked for. Later it may pass."""
+        closed = self.serve()
+        closed.close()
+        login = self.serve(challenges=['Bearer realm="http://%s/token"' % closed.host])
+        for options, server, tries in [((), closed, 2), (("--retries", "3"), closed, 4), (("--retries", "0"), closed, 0),
+                                       ((), login, 6)]:
+            with self.subTest(options, tries=tries):
+                run = self.run_main("-s", "http", *options, server.host + "/app:v1", self.tar)
+                self.fails(run, "refused" + (r" \(tried %d times\)" % tries if tries else "$"), code=4)
 
 
 # --- fuzz ------------------------------------------------------------------------------------------------------------
@@ -5188,11 +5809,15 @@ class TestFuzz(Case):
         """Status lines, headers and bodies of every kind of request, scrambled."""
         for case in range(self.CASES // 4):
             rng = random.Random(case)
-            kind, times = rng.choice(["tag", "manifest", "config", "layer", "token"]), rng.choice([1, ALWAYS])
+            kind = rng.choice(["tag", "manifest", "config", "layer", "token", "referrers", "digest tag"])
+            times = rng.choice([1, ALWAYS])
             server = self.serve(INDEX, challenges=[BEARER] if kind == "token" else [],
+                                page=1 if kind == "referrers" else None,
                                 faults=[(kind, self.scramble(rng), times)])
+            server.add("app", SBOM.digest, SBOM)
+            server.add("app", make_referrer(IMAGE).digest, make_referrer(IMAGE))
             with self.subTest(case=case, kind=kind):
-                self.attempt(server)
+                self.attempt(server, referrers=kind in ("referrers", "digest tag"))
             server.close()
 
     def test_text(self):
@@ -5275,6 +5900,10 @@ class TestFuzz(Case):
         """Changed archives: what --verify calls good, tarfile and GNU tar read alike."""
         small = make_image(b"one", b"two", b"one")
         sources = [make(small) for make in OTHERS]
+        server = self.serve(make_index((small, "linux/amd64"), (ARMV6, "linux/arm/v6")))
+        for part, tag in on(server.manifests["app", "v1"], ".sig"), (make_referrer(small), tag_of(small, ".att")):
+            server.add("app", tag, part)
+        sources.append(self.pull(server, "--referrers"))
         has_tar = b"GNU tar" in (shutil.which("tar") and subprocess.check_output(["tar", "--version"]) or b"")
         good = 0
         for case in range(self.CASES):

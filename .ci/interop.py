@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -31,6 +32,8 @@ import tarfile
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 
 IMGPULL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "imgpull.py")
@@ -121,6 +124,7 @@ class Lab:
         self.directory = tempfile.mkdtemp(prefix="interop-", dir="/tmp")  # sockets and podman want short paths
         self.servers = []
         self.made = {}
+        self.logs = {}  # {port: path} of what the server on a port prints
         self.home = self.path("home", "")
         self.program = shutil.copy(IMGPULL, self.path("alone", ""))  # one file is all that it takes
         # One environment for every program: nothing of the user's configuration or proxies comes in.
@@ -170,12 +174,13 @@ class Lab:
                 with open(log) as file:
                     raise Fault("%s did not start: %s" % (args[0], file.read()[-2000:]))
             time.sleep(0.05)
+        return log
 
     def serve_port(self, args, port):
         def ready():
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
-        self.serve(args, ready)
+        self.logs[port] = self.serve(args, ready)
 
     def imgpull(self, *args, **options):
         """Run imgpull; options: python, env (added to the environment), wanted, stdin, host (whose private places)."""
@@ -255,6 +260,8 @@ IMAGES = {
     "busybox:v2s2": ("v2s2", {None: ["busybox", "text:v2s2"]}),
     "library/busybox:hub": ("oci", {None: ["busybox", "text:hub"]}),
     "minbase:1": ("oci", {None: ["minbase"]}),
+    "proxy/library/busybox:hub": ("oci", {None: ["busybox", "text:proxy"]}),
+    "mini:1": ("oci", {None: ["busybox", "text:mini"]}),
     "thrice:1": ("oci", {None: ["busybox", "text:a", "text:a", "text:b", "text:a"]}),
     "sixty:1": ("oci", {None: ["text:%d" % number for number in range(60)]}),
     "stream:1": ("oci", {None: ["busybox", "noise:stream:24", "text:stream"]}),
@@ -389,7 +396,12 @@ def manifest(lab, platform, specs, name):
 
 def image(lab, name):
     """Build an image of the table, push it to the plain registry, and give `repository:tag` back."""
-    format_, platforms = IMAGES[name]
+    build(lab, name, *IMAGES[name])
+    return name
+
+
+def build(lab, name, format_, platforms):
+    """Build an image, and push it to the plain registry as `name`."""
     descriptors = [manifest(lab, platform or "linux/" + own_architecture(), specs, name)
                    for platform, specs in platforms.items()]
     top = descriptors[0]
@@ -402,7 +414,6 @@ def image(lab, name):
         body = {"schemaVersion": 2, "mediaType": kind, "manifests": descriptors + [attestation]}
         top = dict(store(lab, json.dumps(body).encode()), mediaType=kind)
     push(lab, top, name, format_)
-    return name
 
 
 def push(lab, top, name, format_):
@@ -449,7 +460,7 @@ def truth(lab, name, called=None):
 def registry(lab, name, storage, tls=None, auth=None, proxy=None):
     """A docker-registry on a free port."""
     port = free_port()
-    config = {"version": "0.1", "log": {"level": "error", "accesslog": {"disabled": True}},
+    config = {"version": "0.1", "log": {"level": "error"},
               "storage": {"filesystem": {"rootdirectory": lab.path(storage, "")}},
               "http": {"addr": "127.0.0.1:%d" % port, "secret": "interop"}}
     if tls:
@@ -461,6 +472,13 @@ def registry(lab, name, storage, tls=None, auth=None, proxy=None):
     path = write(lab.path("registries", name + ".yml"), json.dumps(config))  # JSON is YAML
     lab.serve_port(["docker-registry", "serve", path], port)
     return port
+
+
+def requested(lab, port):
+    """What the registry on a port has been asked for, without the method: its access log."""
+    time.sleep(0.2)  # a request is logged once it is answered
+    with open(lab.logs[port]) as file:
+        return re.findall('"(?:GET|HEAD) (/v2/[^ ]+) HTTP', file.read())
 
 
 def plain_registry(lab):
@@ -512,6 +530,67 @@ def mirror_registry(lab):
     return registry(lab, "mirror", "mirrored", proxy="http://127.0.0.1:%d" % lab.once(plain_registry))
 
 
+def serve_http(handler, context=None, **attributes):
+    """A server in this process: its port; `attributes` are set on a subclass of `handler`."""
+    class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), type("Handler", (handler,), attributes))
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
+class AnyMirror(http.server.BaseHTTPRequestHandler):
+    """A mirror that is told the registry as ociregistry is: in the path, or as ?ns=; both at once, or neither, are a 400.
+
+    `source` (the port of the registry that has it all) and `asked` are set on a subclass.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        path, _, query = self.path.partition("?")
+        inside = re.match("/v2/(localhost|[^/]+[.:][^/]+)/", path)
+        if ("ns" in urllib.parse.parse_qs(query)) == bool(inside):
+            return self.answer(400, {}, b"which registry?")
+        path = "/v2/" + path[inside.end() if inside else len("/v2/"):]
+        headers = {name: self.headers[name] for name in ("Accept", "Range") if name in self.headers}
+        url = "http://127.0.0.1:%d%s" % (self.source, path)
+        request = urllib.request.Request(url, headers=headers, method=self.command)
+        with contextlib.closing(urllib.request.build_opener(AnyStatus).open(request)) as got:
+            return self.answer(got.status, got.headers, got.read())
+
+    do_HEAD = do_GET
+
+    def answer(self, status, headers, body):
+        self.send_response(status)
+        for name in ("Content-Type", "Content-Range", "Docker-Content-Digest"):
+            if name in headers:
+                self.send_header(name, headers[name])
+        self.send_header("Content-Length", headers.get("Content-Length", str(len(body))))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class AnyStatus(urllib.request.HTTPErrorProcessor):
+    """Has urllib hand on an answer whatever its status is."""
+
+    def http_response(self, request, response):
+        return response
+
+
+def any_mirror(lab):
+    """The port of an AnyMirror, and the list of what it has been asked for."""
+    asked = []
+    return serve_http(AnyMirror, source=lab.once(plain_registry), asked=asked), asked
+
+
 class Tokens(http.server.BaseHTTPRequestHandler):
     """A token server that signs real JWTs; `lab` and `asked` are set on a subclass."""
 
@@ -554,16 +633,11 @@ def sign(lab):
 
 def token_registry(lab):
     """A docker-registry with token authentication: its port, and the list of queries that the token server got."""
-    class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-        daemon_threads = True
-
     directory, asked = lab.once(authority), []
-    server = Server(("127.0.0.1", 0), type("Handler", (Tokens,), {"lab": lab, "asked": asked}))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if hasattr(ssl, "PROTOCOL_TLS_SERVER") else ssl.PROTOCOL_TLS)
     context.load_cert_chain(directory + "server.crt", directory + "server.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    auth = {"token": {"realm": "https://127.0.0.1:%d/token" % server.server_port, "service": "real-registry",
+    port = serve_http(Tokens, context, lab=lab, asked=asked)
+    auth = {"token": {"realm": "https://127.0.0.1:%d/token" % port, "service": "real-registry",
                       "issuer": "interop", "rootcertbundle": directory + "token.crt"}}
     return registry(lab, "token", "storage", server_tls(lab), auth), asked
 
@@ -661,7 +735,7 @@ class Docker(Runtime):
         tagged = "@" not in one.name
         seen = json.loads(self("image", "inspect", one.name if tagged else one.config).out)[0]
         right("docker's image", (seen["Id"], seen["RootFS"]["Layers"], seen["Config"]["Labels"]["interop"]), one)
-        short = one.name.replace("docker.io/library/", "")
+        short = re.sub("^docker.io/(library/)?", "", one.name)
         same("docker's name for it", seen["RepoTags"], [short] if tagged else [])
 
     def read(self, one, paths):
@@ -751,7 +825,8 @@ class Containerd(Runtime):
                                      config["config"]["Labels"]["interop"]), one)
 
     def read(self, one, paths):
-        root = self.lab.path("mounted", "")
+        # A place of its own: ctr gives a snapshot its name, and one that is being cleared away is taken for the new one.
+        root = tempfile.mkdtemp(dir=self.lab.path("mounted", ""))
         self("images", "mount", "--snapshotter", "native", one.name, root)
         contents = read_files(root, paths)
         self("images", "unmount", "--rm", "--snapshotter", "native", root)
@@ -771,12 +846,16 @@ class Skopeo:
 
     def __init__(self, lab, transport):
         self.lab, self.transport = lab, transport
+        self.tagged = False  # whether it has to be told which image, though there is only one
 
     def take(self, path, truths):
         for one in truths:
             source = self.transport + ":" + path
-            if len(truths) > 1:  # the archive has to be told which: docker's by name, OCI's by tag
-                source += ":" + (one.name if self.transport == "docker-archive" else one.name.rpartition(":")[2])
+            if len(truths) > 1 or self.tagged:  # which: docker's by name, OCI's by tag, or by name if two have that tag
+                tags = [each.name.rpartition(":")[2] for each in truths]
+                tag = one.name.rpartition(":")[2]
+                by_tag = self.transport == "oci-archive" and tags.count(tag) == 1
+                source += ":" + (tag if by_tag else one.name)
             out = tempfile.mkdtemp(dir=self.lab.path("skopeo", ""))
             self.lab.skopeo("copy", "--quiet", source, "dir:" + out)
             with open(os.path.join(out, "manifest.json"), "rb") as file:
@@ -803,7 +882,7 @@ def loaders(lab):
 # ---------------------------------------------------------------------------------------------------------------------
 # The checks
 
-ARCHIVES = [  # title, images ("@" stands for one by its digest), options
+ARCHIVES = [  # title, images ("@" stands for one by its digest), options (OWN for this host's architecture)
     ("OCI", ["busybox:oci"], []),
     ("Docker schema 2", ["busybox:v2s2"], []),
     ("debootstrap", ["minbase:1"], []),
@@ -812,6 +891,8 @@ ARCHIVES = [  # title, images ("@" stands for one by its digest), options
     ("index, --platform all", ["many:index"], ["--platform", "all"]),
     ("several images", ["busybox:oci", "thrice:1", "many:index"], []),
     ("several images, OCI and Docker", ["busybox:oci", "thrice:1", "busybox:v2s2"], []),
+    ("several images, one tag", ["mini:1", "thrice:1"], []),
+    ("index, two platforms of three", ["many:index"], ["--platform", "linux/OWN,linux/s390x"]),
     ("by digest", ["busybox@"], []),
     ("a layer thrice", ["thrice:1"], []),
     ("60 layers", ["sixty:1"], [])]
@@ -823,16 +904,17 @@ REFUSALS = {  # what a loader is known not to do, and its words
 def archive(lab, names, options=(), port=None, **more):
     """Pull images of the table with imgpull: the archive's path, and what each image in it has to be."""
     port, truths = port or lab.once(plain_registry), []
+    options = [option.replace("OWN", own_architecture()) for option in options]
     for name in names:
         one = truth(lab, lab.once(image, name.replace("@", ":oci")))
         if name.endswith("@"):
             one = truth(lab, name + one.digest)
-        if "all" not in options:
+        if not any(option == "all" or "," in option for option in options):  # one platform's manifest alone
             one = one._replace(digest=one.manifest)
         truths.append(one)
     path = lab.path("archives", "%d.tar" % len(os.listdir(lab.path("archives", ""))))
     references = [one.name.replace(":%d/" % lab.once(plain_registry), ":%d/" % port) for one in truths]
-    lab.imgpull("--scheme", "http", *(list(options) + references + [path]), **more)
+    lab.imgpull("--scheme", "http", *(options + references + [path]), **more)
     return path, truths
 
 
@@ -880,6 +962,28 @@ def loading(lab):
 
 
 @check
+def some_platforms(lab):
+    """Two platforms of three in one archive, with their index: who asks for one of them gets it."""
+    path, (one,) = archive(lab, ["many:index"], ["--platform", "linux/OWN,linux/s390x"])
+    containerd, skopeo = lab.once(Containerd), lab.private(["skopeo", "--insecure-policy"])
+    imports, copy = containerd.client + ["images", "import"], ["copy", "--quiet", "oci-archive:" + path]
+    for title, command, words in (
+            ("ctr --platform", imports + ["--platform", "linux/s390x", "--snapshotter", "native", path], ""),
+            ("ctr --platform, of the one left out", imports + ["--platform", "linux/arm/v7", path], "not found"),
+            ("ctr --all-platforms", imports + ["--all-platforms", "--snapshotter", "native", path], "not found"),
+            ("skopeo --override-arch", skopeo + ["--override-arch", "s390x"] + copy, ""),
+            ("skopeo --override-arch, of the one left out", skopeo + ["--override-arch", "arm"] + copy, "no such file"),
+            ("skopeo copy --all", skopeo + copy + ["--all"], "no such file")):
+        with case(title) as saw:
+            out = tempfile.mkdtemp(dir=lab.path("skopeo", ""))
+            ran = run(command + ["dir:" + out] * (command[0] == "unshare"), env=lab.env, wanted=None)
+            saw(one_line(ran.out + ran.err) or "taken")
+            same("being refused", bool(ran.code), bool(words))
+            same("the words for it", words in ran.err, True)
+            containerd("images", "rm", "--sync", one.name)
+
+
+@check
 def fronts(lab):
     """Private CAs, client certificates, passwords and tokens, at real registries and nginx."""
     files = lab.once(authority)
@@ -903,12 +1007,12 @@ def fronts(lab):
         ("htpasswd", htpasswd, ca + user, {}, 0, ""),
         ("htpasswd, --password-stdin", htpasswd, ca + ["--user", "alice", "--password-stdin"], {}, 0, ""),
         ("htpasswd, --token", htpasswd, ca + ["--token", base64.b64encode(b"alice:s3cret").decode()], {}, 0, ""),
-        ("htpasswd, wrong password", htpasswd, ca + stranger, {}, 1, ""),
-        ("htpasswd, nobody", htpasswd, ca, {}, 1, "--user"),
+        ("htpasswd, wrong password", htpasswd, ca + stranger, {}, 3, "no access"),
+        ("htpasswd, nobody", htpasswd, ca, {}, 3, "--user"),
         ("token", token, ca + user, {}, 0, ""),
         ("token, --token", token, ca + ["--token", sign(lab)], {}, 0, ""),
-        ("token, wrong password", token, ca + stranger, {}, 1, ""),
-        ("token, nobody", token, ca, {}, 1, "--user")]
+        ("token, wrong password", token, ca + stranger, {}, 3, "no access"),
+        ("token, nobody", token, ca, {}, 3, "--user")]
     one = truth(lab, lab.once(image, "busybox:oci"))
     for (version, python), (title, port, options, env, code, words) in itertools.product(interpreters(), rows):
         with case("Python %s, %s" % (version, title)) as saw:
@@ -947,7 +1051,7 @@ def logins(lab):
              {"HOME": home, "DOCKER_CONFIG": "/nowhere", "XDG_RUNTIME_DIR": home}, 0),
             ("podman login, $REGISTRY_AUTH_FILE",
              {"HOME": home, "DOCKER_CONFIG": "/nowhere", "REGISTRY_AUTH_FILE": podmans}, 0),
-            ("no login", {"HOME": home, "DOCKER_CONFIG": "/nowhere"}, 1)):
+            ("no login", {"HOME": home, "DOCKER_CONFIG": "/nowhere"}, 3)):
         with case(title) as saw:
             places = {"host": podman} if title == "podman login" else {}
             ran = lab.imgpull(host + "/busybox:oci", out, env=env, wanted=code, **places)
@@ -979,9 +1083,9 @@ def proxies(lab):
             ("https, HTTPS_PROXY", tls, https, {"HTTPS_PROXY": proxy}, 0, "CONNECT 127.0.0.1:%d " % tls),
             ("all_proxy", tls, https, {"all_proxy": proxy}, 0, "CONNECT 127.0.0.1:%d " % tls),
             ("no_proxy", tls, https, {"https_proxy": closed, "no_proxy": "127.0.0.0/8"}, 0, ""),
-            ("http, no password", plain, http_, {"http_proxy": proxy.replace("bob:pr0xy@", "")}, 1, "GET http://"),
-            ("https, wrong password", tls, https, {"https_proxy": proxy.replace("pr0xy", "pr0")}, 1, "CONNECT 127.0"),
-            ("proxy that is down", tls, https + ["--retries", "0"], {"https_proxy": closed}, 1, "")):
+            ("http, no password", plain, http_, {"http_proxy": proxy.replace("bob:pr0xy@", "")}, 3, "GET http://"),
+            ("https, wrong password", tls, https, {"https_proxy": proxy.replace("pr0xy", "pr0")}, 3, "CONNECT 127.0"),
+            ("proxy that is down", tls, https + ["--retries", "0"], {"https_proxy": closed}, 4, "")):
         with case(title) as saw:
             open(log, "w").close()
             out = lab.path("proxies", "out.tar")
@@ -993,21 +1097,246 @@ def proxies(lab):
                 raise Fault("the proxy saw %r" % used)
             if code == 0:
                 intact(out, [one])
+                os.remove(out)
+
+
+MIRRORS = [  # server, --ns and other options, REF below the server, containerd's reference, its mirror in hosts.toml, query
+    ("docker-registry", ["--ns", "docker.io"], "busybox:hub", "docker.io/library/busybox:hub", "", "?ns=docker.io"),
+    ("docker-registry", ["--ns", "Index.Docker.IO/"], "busybox:hub", "docker.io/library/busybox:hub", "",
+     "?ns=docker.io"),
+    ("docker-registry", ["--ns", "quay.io"], "library/busybox:hub", "quay.io/library/busybox:hub", "", "?ns=quay.io"),
+    ("ociregistry", ["--ns", "docker.io"], "library/busybox:hub", "docker.io/library/busybox:hub", "", "?ns=docker.io"),
+    ("ociregistry", ["--ns", "Quay.IO"], "library/busybox:hub", "quay.io/library/busybox:hub", "", "?ns=quay.io"),
+    ("ociregistry", ["--ns", "quay.io"], "quay.io/library/busybox:hub", "quay.io/library/busybox:hub", None, ""),
+    ("below a prefix", ["--name", "docker.io/library/busybox:hub"], "proxy/library/busybox:hub",
+     "docker.io/library/busybox:hub", "/v2/proxy", "?ns=docker.io")]
+
+
+def by_containerd(lab, host, reference, prefix):
+    """Have containerd pull a reference from a mirror, by a hosts.toml that says where that is: its answer.
+
+    prefix: the path before the repository there; None: the registry's name stands in the path, without a hosts.toml
+    """
+    containerd = lab.once(Containerd)
+    if prefix is None:
+        return containerd(*containerd.fetch, "%s/%s" % (host, reference))
+    directory = lab.path("hosts", "")
+    write(os.path.join(directory, reference.partition("/")[0], "hosts.toml"), """
+        [host."http://%s%s"]
+          capabilities = ["pull", "resolve"]
+          override_path = %s
+        """ % (host, prefix, "true" if prefix else "false"))
+    return containerd("images", "pull", "--hosts-dir", directory, "--snapshotter", "native", reference)
 
 
 @check
 def mirrors(lab):
-    """A pull-through docker-registry, asked with --ns."""
-    port = lab.once(mirror_registry)
-    one = truth(lab, lab.once(image, "library/busybox:hub"), "docker.io/library/busybox:hub")
-    for title, namespace, path, called in (
-            ("docker.io", "docker.io", "busybox:hub", "docker.io/library/busybox:hub"),
-            ("quay.io", "quay.io", "library/busybox:hub", "quay.io/library/busybox:hub")):
-        with case(title) as saw:
-            out = lab.path("mirrors", title + ".tar")
-            lab.imgpull("--scheme", "http", "--ns", namespace, "127.0.0.1:%d/%s" % (port, path), out)
-            saw(lab.once(Docker).take(out, [one._replace(name=called)]))
-            saw(lab.once(Containerd).take(out, [one._replace(name=called)]))
+    """A pull-through docker-registry and a server as ociregistry: imgpull asks for what containerd asks for."""
+    any_port, any_asked = lab.once(any_mirror)
+    docker, containerd = lab.once(Docker), lab.once(Containerd)
+    servers = {"docker-registry": lab.once(mirror_registry), "ociregistry": any_port,
+               "below a prefix": lab.once(plain_registry)}
+
+    def asked(port):
+        return list(any_asked) if port == any_port else requested(lab, port)
+
+    for server, options, path, reference, prefix, query in MIRRORS:
+        name = "proxy/library/busybox:hub" if prefix else "library/busybox:hub"
+        port, tag = servers[server], "/manifests/hub"
+        with case("%s, %s %s" % (server, " ".join(options), path)) as saw:
+            host, one = "127.0.0.1:%d" % port, truth(lab, lab.once(image, name), reference)
+            start = len(asked(port))
+            by_containerd(lab, host, reference, prefix)
+            pulled = one if prefix is not None else one._replace(name="%s/%s" % (host, reference))
+            containerd.look(pulled)
+            containerd.forget(pulled)
+            middle = len(asked(port))
+            out = lab.path("mirrors", "%d.tar" % len(os.listdir(lab.path("mirrors", ""))))
+            lab.imgpull("--scheme", "http", *(options + ["%s/%s" % (host, path), out]))
+            theirs, ours = set(asked(port)[start:middle]), set(asked(port)[middle:])
+            same("containerd's queries", {each.partition(tag)[2] for each in theirs if tag in each}, {query})
+            if "--name" in options:  # to a registry, not to a mirror: nothing is said of a namespace
+                theirs, query = {each.partition("?")[0] for each in theirs}, ""
+            same("what containerd does not ask for", ours - theirs, set())
+            same("what imgpull does not ask for", {each.partition("/manifests/sha256:")[1] for each in theirs - ours},
+                 {"/manifests/sha256:"})
+            same("imgpull's queries", {"?" * bool(sign) + text for _, sign, text in
+                                       (each.partition("?") for each in ours)}, {query})
+            intact(out, [one])
+            saw("%d requests, as containerd's" % len(ours))
+            for tool in (docker, containerd):
+                saw(tool.take(out, [one]))
+    with case("the registry in the path and in the query at once") as saw:
+        url = "http://127.0.0.1:%d/v2/quay.io/library/busybox/manifests/hub?ns=quay.io" % any_port
+        try:
+            urllib.request.urlopen(url)
+        except urllib.error.HTTPError as error:
+            same("the answer", error.code, 400)
+            saw("a 400")
+        else:
+            raise Fault("not refused")
+
+
+WALK = ["http", "http", "login", "login", "mirror"]  # where each five of the walk's images are, over and over
+LARGE, MOVED, RENAMED = (0, 8, 16, 24, 32), {0: True, 8: True, 24: True, 5: False, 7: False}, 2  # numbers of images
+LARGE_MIB = 16  # large enough for two kills, each of which costs some 1 MB: what is in imgpull's buffers and the relay's
+
+
+def walk_image(lab, number, month):
+    """Build and push an image of the walk; in the second month, some have moved on, with a large layer or without."""
+    layers = ["busybox"] + ["noise:walk%d:%d" % (number, LARGE_MIB)] * (number in LARGE) + ["text:walk%d" % number]
+    if month and number in MOVED:
+        layers += ["text:later%d" % number] + ["noise:later%d:8" % number] * MOVED[number]
+    build(lab, "walk/%02d:1" % number, "oci", {None: layers})
+
+
+class Bundle:
+    """What is carried to one site in one file: a list of images, and how imgpull is called for it."""
+
+    def __init__(self, lab, numbers, hosts, options, env):
+        self.lab, self.numbers, self.hosts, self.options, self.env = lab, numbers, hosts, options, env
+        self.list = lab.path("walk", "%d.txt" % len(numbers))
+        lines = ["# what goes over\r", ""]
+        for number in numbers:
+            scheme = "http://" if WALK[number % 5] == "http" else ""
+            renamed = " team/renamed:1" if number == RENAMED else ""
+            lines.append("%s%s/walk/%02d:1%s\r" % (scheme, hosts[number % 5], number, renamed))
+        write(self.list, "\n".join(lines))
+
+    def command(self, out, *options):
+        return [sys.executable, self.lab.program] + self.options + list(options) + ["--from", self.list, out]
+
+    def truths(self):
+        """What the images have to be now."""
+        truths = []
+        for number in self.numbers:
+            host = "docker.io" if "--ns" in self.options else self.hosts[number % 5]
+            called = "docker.io/team/renamed:1" if number == RENAMED else "%s/walk/%02d:1" % (host, number)
+            truths.append(truth(self.lab, "walk/%02d:1" % number, called))
+        return truths
+
+
+def killed(command, env, sent, threshold, pause=0):
+    """Run a command, and kill it so many seconds after sent() has passed a threshold."""
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and sent() < threshold:
+        time.sleep(0.005)
+    time.sleep(pause)
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        raise Fault("it ended by itself, with %s, after %d bytes" % (process.returncode, sent()))
+
+
+def blob_bytes(path):
+    """The bytes of all blobs in an archive."""
+    with tarfile.open(path) as tar:
+        return sum(member.size for member in tar if member.name.startswith("blobs/"))
+
+
+def carry_on(tool, path):
+    """Load a delta whose tags move on.
+
+    containerd 1.6 clears the old version away while it unpacks the new one upon it, and mostly loses this race with
+    itself: it has all that it takes, and the second time it unpacks it.
+    """
+    try:
+        tool.load(path)
+    except Fault as error:
+        if "parent snapshot" not in str(error):
+            raise
+        tool.load(path)
+
+
+@check
+def walk(lab):
+    """40 images of three registries, from lists: pulled, killed, run again, carried, and carried on a month later."""
+    ports = [lab.once(make) for make in (plain_registry, htpasswd_registry, mirror_registry)]
+    relays = [Relay(port, rate=10e6) for port in ports]
+    hosts = ["127.0.0.1:%d" % relays[("http", "login", "mirror").index(kind)].port for kind in WALK]
+    home, login = lab.path("walk", "home", ""), WALK.index("login")
+    stored = {"auths": {hosts[login]: {"auth": base64.b64encode(b"alice:s3cret").decode()}}}
+    write(home + ".docker/config.json", json.dumps(stored))
+    certificates = lab.path("walk", "home", ".config", "containers", "certs.d", hosts[login], "")
+    shutil.copy(lab.once(authority) + "ca.crt", certificates)
+    env = dict(lab.env, HOME=home)
+    for number in range(40):
+        walk_image(lab, number, 0)
+    mirrored = [number for number in range(40) if WALK[number % 5] == "mirror"]
+    direct = [number for number in range(40) if number not in mirrored]
+    bundles = [(Bundle(lab, direct, hosts, [], env), (0.3, 0.6)),
+               (Bundle(lab, mirrored, hosts, ["--ns", "docker.io", "--scheme", "http"], env), ())]
+
+    def sent():
+        return sum(relay.sent for relay in relays)
+
+    def fetched(saw, start, path, kind):
+        """See that hardly more has come over the network since `start` than an archive has in it."""
+        ratio = (sent() - start) / blob_bytes(path)
+        saw("%.3f of what %s fetched, %d bytes" % (ratio, kind, sent() - start))
+        if ratio > 1.05:
+            raise Fault("more than 1.05")
+
+    for bundle, kills in bundles:
+        number, start = len(bundle.numbers), sent()
+        first, second = lab.path("walk", "%d.tar" % number), lab.path("walk", "%d-delta.tar" % number)
+        truths, large = bundle.truths(), LARGE_MIB * MIB * len(set(LARGE) & set(bundle.numbers))
+        with case("%d images, killed %d times" % (number, len(kills))) as saw:
+            for part in kills:
+                killed(bundle.command(first), env, sent, start + part * large)
+            saw(one_line(run(bundle.command(first), env=env).err))
+            intact(first, truths)
+            fetched(saw, start, first, "is new")
+            saw(one_line(lab.imgpull("--verify", first).out))
+        with case("%d images, once more, with nothing new" % number) as saw:
+            before = sha256_of(first), os.stat(first).st_mtime_ns
+            asked = [requested(lab, port) for port in ports]
+            said = run(bundle.command(first), env=env).out
+            same("being up to date", [line.endswith(" is up to date") for line in said.splitlines()], [True] * number)
+            same("the archive", (sha256_of(first), os.stat(first).st_mtime_ns), before)
+            layers = {digest for one in truths for digest in one.layers}
+            again = [path for port, old in zip(ports, asked) for path in requested(lab, port)[len(old):]]
+            same("layers fetched", layers & {path.partition("?")[0].rpartition("/")[2] for path in again}, set())
+            saw("%d requests, none for a layer" % len(again))
+        with case("%d images, loaded" % number) as saw:
+            for tool in (lab.once(Docker), lab.once(Containerd)):
+                tool.load(first)
+                for one in truths[::4]:
+                    tool.look(one)
+            saw("by docker and containerd")
+        with case("%d images, one tag: by full name" % number) as saw:
+            podman = lab.once(Podman)
+            for one in truths[:3]:
+                source = "oci-archive:%s:%s" % (first, one.name)
+                out = tempfile.mkdtemp(dir=lab.path("walk", "skopeo", ""))
+                lab.skopeo("copy", "--quiet", source, "dir:" + out)
+                same("skopeo's digest", "sha256:" + sha256_of(os.path.join(out, "manifest.json")), one.manifest)
+                podman("pull", "--quiet", source)
+                podman.look(one)
+                podman.forget(one)
+            saw("skopeo and podman reach three of them")
+        for each in MOVED:
+            if each in bundle.numbers:
+                walk_image(lab, each, 1)
+        later = bundle.truths()
+        moved = [new for old, new in zip(truths, later) if old != new]
+        with case("%d images, a month later" % number) as saw:
+            start = sent()
+            said = run(bundle.command(second, "--base", first), env=env).out
+            fetched(saw, start, second, "is new")
+            omitted = {digest for one in truths for digest in one.layers}
+            intact(second, later, omitted)
+            same("how many moved", len(moved), len([each for each in sorted(MOVED) if each in bundle.numbers]))
+            saw(one_line(said.splitlines()[0]))
+            saw(one_line(lab.imgpull("--verify", second, "--base", first).out))
+        with case("%d images, the delta loaded" % number) as saw:
+            for tool in (lab.once(Docker), lab.once(Containerd)):
+                carry_on(tool, second)
+                for one in later[::4] + moved:
+                    tool.look(one)
+                files = [file_of("text:later%d" % each) for each in sorted(MOVED) if each in bundle.numbers]
+                same("a file", [tool.read(one, [path]) for one, path in zip(moved, files)],
+                     [[b"layer %s\n" % path[len("layers/"):-len(".txt")].encode()] for path in files])
+            saw("by docker and containerd")
 
 
 @check
@@ -1046,13 +1375,7 @@ def kills(lab):
             out = lab.path("kills", "%s.tar" % version)
             command = [python, lab.program, "--scheme", "http", "127.0.0.1:%d/parts:1" % relay.port, out]
             for threshold in sorted(dice.uniform(0, 0.9 * one.size) for _ in range(20)):
-                process = subprocess.Popen(command, env=lab.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                while process.poll() is None and relay.sent < threshold:
-                    time.sleep(0.005)
-                time.sleep(dice.uniform(0, 0.1))
-                process.kill()
-                if process.wait() != -signal.SIGKILL:
-                    raise Fault("it ended by itself, with %s, after %d bytes" % (process.returncode, relay.sent))
+                killed(command, lab.env, lambda relay=relay: relay.sent, threshold, dice.uniform(0, 0.1))
             run(command, env=lab.env)
             intact(out, [one])
             whole = archive(lab, ["parts:1"], ["--name", "127.0.0.1:%d/parts:1" % relay.port])[0]
@@ -1071,7 +1394,7 @@ def full_disks(lab):
     run(["mount", "-t", "tmpfs", "-o", "size=40m", "interop", disk])
     with case("full at the start") as saw:
         write(disk + "other", "x" * 20 * MIB)
-        ran = lab.imgpull("--scheme", "http", one.name, disk + "out.tar", wanted=1)
+        ran = lab.imgpull("--scheme", "http", one.name, disk + "out.tar", wanted=6)
         same("what is left behind", os.listdir(disk), ["other"])
         os.remove(disk + "other")
         saw(one_line(ran.err))
@@ -1087,7 +1410,8 @@ def full_disks(lab):
                 pass
         said = process.communicate()[1].decode()
         saw(one_line(said))
-        same("exit code", process.returncode, 1)
+        same("exit code", process.returncode, 6)
+        same("saying how to resume", "run the same command again to resume" in said, True)
         same("what is left behind", sorted(os.listdir(disk)), ["other", "out.tar.part", "out.tar.part.state"])
         os.remove(disk + "other")
         saw(one_line(run(command, env=lab.env).err))
@@ -1119,6 +1443,219 @@ def artifacts(lab):
         saw(one_line(lab.imgpull("--verify", out).out))
 
 
+COSIGN, BUNDLE = "dev.cosignproject.cosign/", "application/vnd.dev.sigstore.bundle"
+OCI = "application/vnd.oci.image."
+
+
+def openssl_key(lab):
+    """The path, without its ending, of a key as "cosign generate-key-pair" makes them: .key and .pub."""
+    path = lab.path("signing", "cosign")
+    run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path + ".key"])
+    run(["openssl", "pkey", "-in", path + ".key", "-pubout", "-out", path + ".pub"])
+    return path
+
+
+def signed(lab, data):
+    """The signature of bytes, in base64."""
+    path = lab.path("signing", "data")
+    with open(path, "wb") as file:
+        file.write(data)
+    command = ["openssl", "dgst", "-sha256", "-sign", lab.once(openssl_key) + ".key", path]
+    return base64.b64encode(subprocess.check_output(command)).decode()
+
+
+def verified(lab, data, signature):
+    """What openssl says of a signature in base64: exit code 0 if it is right."""
+    paths = lab.path("signing", "data"), lab.path("signing", "signature")
+    for path, content in zip(paths, (data, base64.b64decode(signature))):
+        with open(path, "wb") as file:
+            file.write(content)
+    run(["openssl", "dgst", "-sha256", "-verify", lab.once(openssl_key) + ".pub", "-signature", paths[1], paths[0]])
+
+
+def pae(envelope):
+    """The bytes that the signature of a DSSE envelope is of."""
+    kind, payload = envelope["payloadType"].encode(), base64.b64decode(envelope["payload"])
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def old_signature(lab, target):
+    """The descriptor of a manifest as cosign 1 and 2 push it for a target (a descriptor): without subject."""
+    payload = json.dumps({"critical": {"identity": {"docker-reference": "interop"}, "image": {
+        "docker-manifest-digest": target["digest"]}, "type": "cosign container image signature"}, "optional": None})
+    stored = store(lab, payload.encode())
+    config = {"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": [stored["digest"]]}}
+    layer = dict(stored, mediaType="application/vnd.dev.cosign.simplesigning.v1+json",
+                 annotations={COSIGN + "signature": signed(lab, payload.encode())})
+    body = {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json",
+            "config": dict(store(lab, json.dumps(config).encode()), mediaType=OCI + "config.v1+json"),
+            "layers": [layer]}
+    return dict(store(lab, json.dumps(body).encode()), mediaType=body["mediaType"])
+
+
+def new_signature(lab, target):
+    """The same as cosign 3 pushes it: a bundle, in a manifest with a subject."""
+    statement = {"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://sigstore.dev/cosign/sign/v1",
+                 "predicate": {}, "subject": [{"digest": {"sha256": target["digest"][7:]}}]}
+    envelope = {"payload": base64.b64encode(json.dumps(statement).encode()).decode(),
+                "payloadType": "application/vnd.in-toto+json"}
+    envelope["signatures"] = [{"sig": signed(lab, pae(envelope))}]
+    kind = BUNDLE + ".v0.3+json"
+    bundle = {"mediaType": kind, "verificationMaterial": {"publicKey": {"hint": "interop"}}, "dsseEnvelope": envelope}
+    body = {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json", "artifactType": kind, "subject": target,
+            "config": dict(store(lab, b"{}"), mediaType="application/vnd.oci.empty.v1+json"),
+            "layers": [dict(store(lab, json.dumps(bundle).encode()), mediaType=kind)],
+            "annotations": {"dev.sigstore.bundle.predicateType": statement["predicateType"]}}
+    return dict(store(lab, json.dumps(body).encode()), mediaType=body["mediaType"])
+
+
+def cosign_finds(directory):
+    """What "cosign verify --local-image" looks up in an image layout.
+
+    ("old" or "new", the target's descriptor, digests of bundles, or of payloads with their signatures)
+    """
+    def document(digest):
+        with open(os.path.join(directory, "blobs", "sha256", digest[7:]), "rb") as file:
+            return json.loads(file.read().decode())
+
+    with open(os.path.join(directory, "index.json")) as file:
+        tops = json.load(file)["manifests"]
+    kinds = {}  # of several of a kind, the first one counts
+    for top in tops:
+        kinds.setdefault(top.get("annotations", {}).get("kind", "").replace(COSIGN, ""), top)
+    bundles = []
+    for name in sorted(os.listdir(os.path.join(directory, "blobs", "sha256"))) if "image" in kinds else ():
+        try:
+            body = document("sha256:" + name)
+        except ValueError:
+            continue
+        if (body.get("subject") or {}).get("digest") == kinds["image"]["digest"]:
+            bundles += [each["digest"] for each in body["layers"] if each["mediaType"].startswith(BUNDLE)]
+    if bundles:
+        return "new", kinds["image"], bundles
+    for kind, media_type in (("image", "manifest.v1+json"), ("imageIndex", "index.v1+json")):
+        if kind in kinds:
+            same("the media type of what is of the kind " + kind, kinds[kind]["mediaType"], OCI + media_type)
+    layers = document(kinds["sigs"]["digest"])["layers"]
+    return "old", kinds.get("imageIndex") or kinds["image"], [
+        (each["digest"], each["annotations"][COSIGN + "signature"]) for each in layers]
+
+
+def check_signature(lab, path, form, one):
+    """Unpack an archive, find the signature as cosign does, and verify it: it has to lead to the image."""
+    directory = lab.path("far", "")
+    run(["tar", "-xf", path, "-C", directory])
+
+    def blob(digest):
+        with open(os.path.join(directory, "blobs", "sha256", digest[7:]), "rb") as file:
+            return file.read()
+
+    found, target, signatures = cosign_finds(directory)
+    same("the form that cosign finds", found, form)
+    for each in signatures:
+        if form == "new":
+            envelope = json.loads(blob(each).decode())["dsseEnvelope"]
+            verified(lab, pae(envelope), envelope["signatures"][0]["sig"])
+            subject = json.loads(base64.b64decode(envelope["payload"]).decode())["subject"][0]
+            same("what is signed", "sha256:" + subject["digest"]["sha256"], target["digest"])
+        else:
+            payload = blob(each[0])
+            verified(lab, payload, each[1])
+            named = json.loads(payload.decode())["critical"]["image"]["docker-manifest-digest"]
+            same("what is signed", named, target["digest"])
+    body = json.loads(blob(target["digest"]).decode())
+    named = {child["digest"] for child in body.get("manifests", [])} | {target["digest"]}
+    same("the image being what is signed, or named by it", one.manifest in named, True)
+    shutil.rmtree(directory)
+    return "%s signature of %s" % (form, "an index" if "manifests" in body else "a manifest")
+
+
+def pushed_signature(lab, name, form):
+    """Sign an image of the table: its repository on the plain registry, and a fake registry that has the same.
+
+    The fake one has the referrers API, with one entry a page.
+    """
+    import test_imgpull as tests
+    lab.once(image, name)
+    source = truth(lab, name)
+    layout = lab.path("layout", "blobs", "sha256", "")
+
+    def stored(digest):
+        with open(layout + digest[7:], "rb") as file:
+            return file.read()
+
+    data = stored(source.digest)
+    media_type = json.loads(data.decode())["mediaType"]
+    target = {"mediaType": media_type, "digest": source.digest, "size": len(data)}
+    signature = (old_signature if form == "old" else new_signature)(lab, target)
+    copy = "signed/%s-%s" % (form, name.replace(":", "-"))
+    push(lab, target, copy + ":1", "oci")
+    tag = source.digest.replace(":", "-")
+    if form == "old":
+        push(lab, signature, "%s:%s.sig" % (copy, tag), "oci")
+    else:
+        index = {"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": [signature]}
+        top = dict(store(lab, json.dumps(index).encode()), mediaType=index["mediaType"])
+        push(lab, top, "%s:%s" % (copy, tag), "oci")
+    fake = tests.FakeRegistry(page=1)
+    for digest, places in ((source.digest, [source.digest, "1"]), (signature["digest"], [
+            signature["digest"], tag + (".sig" if form == "old" else "-no")])):
+        for place in places:
+            part = stored(digest)
+            kind = json.loads(part.decode())["mediaType"]
+            fake.manifests[copy, place] = tests.Image(part, kind, digest, {}, (), (), b"", ())
+    for child in json.loads(data.decode()).get("manifests", []):
+        part = stored(child["digest"])
+        fake.manifests[copy, child["digest"]] = tests.Image(part, child["mediaType"], child["digest"], {}, (), (),
+                                                            b"", ())
+    fake.blobs = {"sha256:" + each: stored("sha256:" + each) for each in os.listdir(layout)
+                  if os.path.getsize(layout + each) < 16 * MIB}
+    return copy, fake
+
+
+@check
+def signatures(lab):
+    """--referrers: signatures that the far side can verify, in archives that load everywhere.
+
+    In both of cosign's forms, from a registry that has tags alone and one that has the referrers API.
+    """
+    sys.path.insert(0, os.path.dirname(IMGPULL))
+    names, every = ("busybox:oci", "many:index"), (("old", "new"), ([], ["--platform", "all"]))
+    for name, form, options in itertools.product(names, *every):
+        if name == "busybox:oci" and options:
+            continue
+        title, paths = "%s, %s form%s" % (name, form, " ".join([","] + options if options else [])), []
+        with case(title + ": pulled, found as cosign does, verified by openssl") as saw:
+            copy, fake = pushed_signature(lab, name, form)
+            plain = "127.0.0.1:%d" % lab.once(plain_registry)
+            for host in (plain, fake.host):
+                paths.append(lab.path("signed", "%d.tar" % len(os.listdir(lab.path("signed", "")))))
+                ran = lab.imgpull("--scheme", "http", "--referrers", "--name", "%s/%s:1" % (plain, copy), *(options + [
+                    "%s/%s:1" % (host, copy), paths[-1]]))
+                saw(ran.out.rpartition(", with ")[2].strip())
+            fake.close()
+            same("the archives of both", sha256_of(paths[0]), sha256_of(paths[1]))
+            one = truth(lab, copy + ":1")
+            saw(check_signature(lab, paths[0], form, one))
+            one = one if options else one._replace(digest=one.manifest)
+            intact(paths[0], [one])
+            saw(one_line(lab.imgpull("--verify", paths[0]).out).partition(": ")[2])
+        with tarfile.open(paths[0]) as tar:
+            tops = json.loads(tar.extractfile("index.json").read().decode())["manifests"]
+        for loader, tool in loaders(lab):
+            with case("%s: %s" % (title, loader)) as saw:
+                if loader == "skopeo oci-archive" and len(tops) > 1:
+                    saw("without a tag: " + refused(tool.take, paths[0], [one]).rpartition("msg=")[2])
+                    tool.tagged = True
+                saw(tool.take(paths[0], [one]))
+        with case(title + ": ctr images import --all-platforms, as k3s does") as saw:
+            containerd = lab.once(Containerd)
+            containerd("images", "import", "--all-platforms", "--no-unpack", paths[0])
+            same("its names for it", containerd.names(one), [one.name])
+            containerd.forget(one)
+            saw("taken")
+
+
 def pipe(lab, command, load):
     """`command | load`: both exit codes, and what both said."""
     with tempfile.TemporaryFile() as said:
@@ -1148,7 +1685,7 @@ def streams(lab):
             codes, said = pipe(lab, command + ["--retries", "1", "127.0.0.1:%d/stream:1" % relay.port, "-"],
                                tool.client + tool.stdin)
             saw("exit %d, %d: %s" % (codes + (said,)))
-            if codes[0] != 1 or codes[1] == 0 or tool.holds(truths[0]):
+            if codes[0] != 4 or codes[1] == 0 or tool.holds(truths[0]):
                 raise Fault("it loaded")
         with case("whole, " + title) as saw:
             codes, said = pipe(lab, command + [truths[0].name, "-"], tool.client + tool.stdin)
@@ -1193,10 +1730,11 @@ def listings(lab):
                 byte = file.read(1)
                 file.seek(-1, os.SEEK_CUR)
                 file.write(bytes([byte[0] ^ 1]))
-            bad = lab.imgpull("--verify", saved + name, wanted=1)
+            bad = lab.imgpull("--verify", saved + name, wanted=5)
             saw("one bit wrong: " + one_line(bad.out + bad.err))
+            same("saying so", "digest mismatch" in bad.out + bad.err, True)
             os.truncate(saved + name, member.offset_data + member.size // 2)
-            saw("truncated: " + one_line(lab.imgpull("--verify", saved + name, wanted=1).err))
+            saw("truncated: " + one_line(lab.imgpull("--verify", saved + name, wanted=5).err))
 
 
 def kept(tool, path):
@@ -1356,15 +1894,32 @@ def delta_kinds(lab):
                 saw(on_top(tool, base, delta, truths, ["busybox"]))
                 for one in truths:
                     tool.forget(one)
-    with case("several images: podman load will not, podman pull oci-archive:DELTA:TAG will") as saw:
-        delta, (one, _) = archive(lab, ["thrice:1", "busybox:v2s2"], ["--base", base])
-        podman = lab.once(Podman)
-        podman.load(base)
+    podman = lab.once(Podman)
+    podman.load(base)
+    for title, names, by_tag in (
+            ("several images", ["thrice:1", "many:index"], True),
+            ("several images of one tag", ["thrice:1", "mini:1"], False)):
+        with case(title + ": podman load will not, podman pull oci-archive:DELTA:%s will" % (
+                "TAG" if by_tag else "NAME")) as saw:
+            delta, truths = archive(lab, names, ["--base", base])
+            saw(refused(podman.load, delta))
+            for one in truths:
+                reference = one.name.rpartition(":")[2] if by_tag else one.name
+                saw(one_line(podman("pull", "-q", "oci-archive:%s:%s" % (delta, reference)).out))
+                podman.look(one)
+                same("a file", podman.read(one, ["bin/ls"]), podman.read(one, ["bin/busybox"]))
+                podman.forget(one)
+    with case("several images, Docker schema 2: podman takes none from one delta, and each from a delta of its own") as saw:
+        names = ["busybox:v2s2", "many:list"]
+        delta = archive(lab, names, ["--base", base])[0]
         saw(refused(podman.load, delta))
-        saw(one_line(podman("pull", "-q", "oci-archive:%s:1" % delta).out))
-        podman.look(one)
-        same("a file", podman.read(one, [file_of("text:b")]), [b"layer b\n"])
-        podman.forget(one)
+        for tag in ("v2s2", "list"):
+            saw(refused(podman, "pull", "-q", "oci-archive:%s:%s" % (delta, tag)))
+        for name in names:
+            delta, (one,) = archive(lab, [name], ["--base", base])
+            saw(podman.load(delta))
+            podman.look(one)
+            podman.forget(one)
     with case("base that shares nothing") as saw:
         whole, delta = (archive(lab, ["sixty:1"], options)[0] for options in ([], ["--base", base]))
         same("the archive", sha256_of(delta), sha256_of(whole))
