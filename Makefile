@@ -34,7 +34,7 @@ bench:  ## measure speed, memory, disk and requests beside other tools; needs De
 
 lint:  ## run the linters, and check the format; where there is no ruff: python3 -m pip install ruff
 	$(RUFF) check .
-	$(RUFF) format --check .
+	$(RUFF) format --check imgpull.py .ci/bench.py
 	bash -n .ci/run
 
 install: imgpull  ## install to $(DESTDIR)$(PREFIX)/bin

@@ -1852,6 +1852,8 @@ class NetworkErrors(contextlib.AbstractContextManager):
         if isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
             kind = NobodyListens if isinstance(error, ConnectionRefusedError) else Temporary
             return kind(f"no connection to {peer}: {printable(error.strerror or error)}")
+        if isinstance(error, http.client.RemoteDisconnected):
+            return Temporary(f"{peer} closed the connection without an answer")
         if isinstance(error, (http.client.IncompleteRead, http.client.BadStatusLine)):
             line = printable(getattr(error, "line", ""), 60)
             shown = ": " + line if line else ""
@@ -6661,7 +6663,13 @@ def find_omitted(images, base, base_requests, find, transport, reporter):
 
 
 # Options that are for one registry: what they say of one would be sent to another.
-FOR_ONE_REGISTRY = ("user", "token", "cert", "insecure")
+FOR_ONE_REGISTRY = (
+    ("user", "--user"),
+    ("token", "--token"),
+    ("cert", "--cert"),
+    ("insecure", "--insecure"),
+    ("namespace", "--ns"),
+)
 
 
 def check_registries(requests, settings):
@@ -6669,7 +6677,7 @@ def check_registries(requests, settings):
     registries = collections.OrderedDict.fromkeys(
         request.reference.registry for request in requests
     )
-    given = [f"--{name}" for name in FOR_ONE_REGISTRY if getattr(settings, name)]
+    given = [option for name, option in FOR_ONE_REGISTRY if getattr(settings, name)]
     if settings.scheme == "http" and any(request.scheme is None for request in requests):
         given.append("--scheme http")
     if len(registries) > 1 and given:

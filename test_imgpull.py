@@ -1097,7 +1097,7 @@ class TestChallenges(unittest.TestCase):
         self.assertLess(time.monotonic() - started, 2)
 
 
-# --- plans, spans, walks: pure functions -------------------------------------------------------------------------------
+# --- plans, spans, walks: pure functions ------------------------------------------------------------------------------
 
 def resolved(*images, **options):
     """The ResolvedImage of images that one reference names: the first is what docker is offered."""
@@ -1189,7 +1189,10 @@ class TestPureFunctions(unittest.TestCase):
 
             def load(descriptor, held=held):
                 image = held[descriptor.digest]
-                return imgpull.parse_manifest(image.manifest, image.digest, "it") if image.manifest[:1] == b"{" else None
+                if image.manifest[:1] != b"{":
+                    return None
+                return imgpull.parse_manifest(image.manifest, image.digest, "it")
+
             manifest = imgpull.parse_manifest(top.manifest, top.digest, "it")
             walked = imgpull.walk(manifest.descriptor, manifest, load, "it")
             with self.subTest(name):
@@ -1778,7 +1781,8 @@ class TestRefusals(Case):
         ("a flood of headers", "tag", endless(b"HTTP/1.1 200 OK\r\n", b"X-Flood: yes\r\n" * 1000), "100 headers"),
         ("an endless header", "tag", endless(b"HTTP/1.1 200 OK\r\nX-Flood: ", b"x" * 65536), "header line"),
         ("an endless status line", "layer", endless(b"HTTP/1.1 200 ", b"x" * 65536), "status line"),
-        ("interim answers without end", "layer", endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000), "headers without end"),
+        ("interim answers without end", "layer", endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000),
+         "headers without end"),
         ("not HTTP", "tag", raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "not HTTP"),
         ("HTTP/0.9", "tag", raw(b"hello\n"), "not HTTP"),
         ("status 999", "tag", raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"), "999"),
@@ -1888,7 +1892,8 @@ class TestRefusals(Case):
                  [("tag", endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 9000), 9)]]
         hosts = [self.serve(huge, faults=faults).host for faults in meets]
         script = ("import imgpull, sys; imgpull.BACKOFF, options = 0.01, ['-q', '--scheme', 'http', '--retries', '2']\n"
-                  "print([imgpull.main(options + [host + '/app:v1', sys.argv[1] + host]) for host in sys.argv[2:]], end='|')\n"
+                  "print([imgpull.main(options + [host + '/app:v1', sys.argv[1] + host]) for host in sys.argv[2:]],"
+                  " end='|')\n"
                   "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])")
         out = subprocess.check_output([sys.executable, "-c", script, self.tar] + hosts, cwd=HERE,
                                       stderr=subprocess.DEVNULL)
@@ -2340,7 +2345,7 @@ class TestSecrets(Case):
         """Options for one registry with images of several: refused, and nothing is asked."""
         one, two = self.serve(), self.serve()
         for options in selected([("-u", "ann:hunter2-password"), ("-t", "token-secret"), ("-i",), ("-s", "http"),
-                             ("-c", "c.pem", "-k", "k.pem")]):
+                             ("--ns", "docker.io"), ("-c", "c.pem", "-k", "k.pem")]):
             with self.subTest(options):
                 for name in ("c.pem", "k.pem"):
                     self.write(name, b"x")
@@ -2355,7 +2360,8 @@ class TestSecrets(Case):
 
     def test_usage_errors(self):
         """What is typed wrongly may hold a password."""
-        for words in selected(["--pasword=hunter2 app x.tar", "--pass=hunter2 app x.tar", "--key hunter2 -t hunter2 -u hunter2 app x.tar",
+        for words in selected(["--pasword=hunter2 app x.tar", "--pass=hunter2 app x.tar",
+                               "--key hunter2 -t hunter2 -u hunter2 app x.tar",
                            "https://ann:hunter2@host.example/app x.tar", "ann:hunter2@host.example/app x.tar",
                            "--tokn=hunter2 app x.tar", "--parsed -u ann:hunter2 app x.tar",
                            "--parsed https://ann:hunter2@host.example/app x.tar"]):
@@ -3310,7 +3316,7 @@ class TestStream(Case):
             self.addCleanup(patch.stop)
 
     def test_chunks_through_faults(self):
-        """Several connections at once: whatever happens to the first, third or ninth request, the bytes are the same."""
+        """Several connections at once: whatever happens to the first, third or ninth request, the bytes are right."""
         self.in_chunks()
         image = make_image(BIG, b"", noise("second", 90000), b"small", noise("third", 20000))
         good = self.pull(self.serve(image), "--name", "x:1")
@@ -3402,7 +3408,8 @@ class TestStream(Case):
         for jobs in ("1", "6", "64"):
             with self.subTest(jobs):
                 server = self.serve(image)
-                process = subprocess.Popen([sys.executable, "-c", script, "-q", "--scheme", "http", "--jobs", jobs, "--name",
+                process = subprocess.Popen([sys.executable, "-c", script, "-q", "--scheme", "http",
+                                            "--jobs", jobs, "--name",
                                             "x:1", server.host + "/app:v1", "-"], cwd=HERE, stdout=subprocess.PIPE,
                                            stderr=subprocess.PIPE)
                 self.addCleanup(TestResume.end, process)
@@ -3480,12 +3487,13 @@ def on(image, suffix):
     return make_signature(image, types[suffix]), tag_of(image, suffix)
 
 
-# What is pushed: a referrer, or (image, tag). Then what comes along (kinds), cosign's kind of the image's descriptor, and
-# {kind: digest} of the unnamed ones.
+# What is pushed: a referrer, or (image, tag). Then what comes along (kinds), cosign's kind of the image's descriptor,
+# and {kind: digest} of the unnamed ones.
 REFERRING = namedtuple("Referring", "name image options pushed kinds kind unnamed")
 REFERRALS = [
     REFERRING("a bundle", IMAGE, (), [make_referrer(IMAGE)], ["signature"], IMAGE_KIND, {}),
-    REFERRING("an SBOM and its signature", IMAGE, (), [SBOM, make_referrer(SBOM)], ["SBOM", "signature"], IMAGE_KIND, {}),
+    REFERRING("an SBOM and its signature", IMAGE, (), [SBOM, make_referrer(SBOM)], ["SBOM", "signature"],
+              IMAGE_KIND, {}),
     REFERRING("notation", IMAGE, (), [make_referrer(IMAGE, "application/jose+json",
                                                     artifact="application/vnd.cncf.notary.signature")],
               ["signature"], IMAGE_KIND, {}),
@@ -3628,7 +3636,8 @@ class TestReferrers(Case):
                         self.assertNotIn("io.containerd.image.name", each["annotations"])
                         self.assertEqual(len(held[blob_path(each["digest"])]), each["size"])
                         if each["digest"] == row.image.digest:
-                            self.assertEqual({blob_path(child.digest) for child in row.image.children} - set(held), set())
+                            children = {blob_path(child.digest) for child in row.image.children}
+                            self.assertEqual(children - set(held), set())
                     self.check_archive(row, held)
                     if not row.kinds:
                         self.assertEqual(held, plain)
@@ -4088,12 +4097,13 @@ class TestReadingBack(Case):
                 ("bzip2", bz2.compress(tar), ""), ("xz", lzma.compress(tar), ""),
                 ("cut", gzipped(tar)[:-3], "ends too early"), ("no checksum", gzipped(tar)[:-8], "ends too early"),
                 ("zeros behind", gzipped(tar) + bytes(512), "gzip"), ("more behind", gzipped(tar) + b"more", "gzip"),
-                ("wrong checksum", gzipped(tar)[:-8] + bytes(8), "gzip"), ("cut bzip2", bz2.compress(tar)[:-3], "bzip2"),
+                ("wrong checksum", gzipped(tar)[:-8] + bytes(8), "gzip"),
+                ("cut bzip2", bz2.compress(tar)[:-3], "bzip2"),
                 ("cut xz", lzma.compress(tar)[:-3], "xz"), ("zeros behind xz", lzma.compress(tar) + bytes(4), "xz"),
                 ("other bytes", gzipped(tar[1:]), "not what the config says")]:
             with self.subTest(name):
                 image = make_image(BIG, b"a small layer", change=lambda manifest: manifest["layers"].__setitem__(
-                    0, descriptor(layer, OCI.layer)))                                               # noqa: B023
+                    0, descriptor(layer, OCI.layer)))
                 image = image._replace(blobs=dict(image.blobs, **{sha256(layer): layer}),
                                        layers=[sha256(layer), image.layers[1]])
                 self.assertRegex("; ".join(faults_of(self.altered(image))), words or "^$")
@@ -4222,7 +4232,7 @@ class TestReadingBack(Case):
         """Verifying says how far it is, in bytes of the file."""
         for path in (self.ours(), self.write("x.tgz", gzipped(read(self.tar)))):
             steps = []
-            reporter = mock.Mock(reading=lambda *step: steps.append(step[1:]))  # noqa: B023
+            reporter = mock.Mock(reading=lambda *step: steps.append(step[1:]))
             imgpull.check_archive(path, reporter=reporter)
             self.assertEqual({total for _, total in steps}, {os.path.getsize(path)})
             self.assertEqual(steps[-1], (os.path.getsize(path),) * 2)
@@ -4367,7 +4377,8 @@ class TestBaseAndReuse(Case):
             with self.subTest(base=base, held=held, images=images):
                 pairs = [(Layers([Digest(letter.upper()) for letter in image]), list(image)) for image in images]
                 self.assertEqual(imgpull.omissible(pairs, imgpull.Base([list(base)], frozenset(held))), set(omitted))
-        self.assertEqual(imgpull.omissible([(Layers([Digest("A")]), [])], imgpull.Base([["a"]], frozenset("aA"))), set())
+        base = imgpull.Base([["a"]], frozenset("aA"))
+        self.assertEqual(imgpull.omissible([(Layers([Digest("A")]), [])], base), set())
 
     def test_source_pieces(self):
         """A part of a local file, compressed or not; it ends early where the file does."""
@@ -5099,7 +5110,7 @@ class TestHostileArchives(Case):
                 self.assertEqual([image.name for image in imgpull.list_archive(path)], [APP])
 
 
-# --- bundles: lists, several registries, what is there already -----------------------------------------------------------
+# --- bundles: lists, several registries, what is there already -------------------------------------------------------
 
 class TestLists(Case):
     LISTS = [  # the text, what is asked for ("NAME TARGET" each); or words of the refusals
@@ -5144,7 +5155,8 @@ class TestLists(Case):
         with mock.patch("imgpull.sys.stdin", mock.Mock(buffer=io.BytesIO(text.encode()))):
             self.assertEqual(len(imgpull.read_list("-")), 2)
         run = self.run_main("--from", self.write("bad.txt", "UPPER\nalpine\nx:y:z\n"), self.path("x.tar"))
-        self.assertEqual((run.code, len(re.findall("imgpull: error: .*bad.txt, line [13]: ", run.err))), (2, 2), run.err)
+        mistakes = re.findall("imgpull: error: .*bad.txt, line [13]: ", run.err)
+        self.assertEqual((run.code, len(mistakes)), (2, 2), run.err)
         for path, words in selected([("none", "cannot be read: No such file"), (".", "cannot be read: Is a dir")]):
             self.fails(self.run_main("--from", self.path(path), self.tar), words, code=2)
 
@@ -5712,7 +5724,8 @@ class TestExitCodes(Case):
         closed = self.serve()
         closed.close()
         login = self.serve(challenges=['Bearer realm="http://%s/token"' % closed.host])
-        for options, server, tries in [((), closed, 2), (("--retries", "3"), closed, 4), (("--retries", "0"), closed, 0),
+        for options, server, tries in [((), closed, 2), (("--retries", "3"), closed, 4),
+                                       (("--retries", "0"), closed, 0),
                                        ((), login, 6)]:
             with self.subTest(options, tries=tries):
                 run = self.run_main("-s", "http", *options, server.host + "/app:v1", self.tar)
@@ -5868,7 +5881,8 @@ class TestFuzz(Case):
             target = rng.choice([name, "index.json", "../index.json", "a", "blobs", "/index.json"])
             parts.insert(rng.randrange(len(parts) + 1), tar_header(
                 rng.choice([name, "a", "a/", "blobs", "./index.json", "index.json/x", "."]), kind=kind, link=target,
-                magic=rng.choice([GNU, USTAR, V7]), tail=rng.choice([b"", b"a", b"0" * 12, bytes(130) + b"00000000000 "])))
+                magic=rng.choice([GNU, USTAR, V7]),
+                tail=rng.choice([b"", b"a", b"0" * 12, bytes(130) + b"00000000000 "])))
         else:
             for _ in range(rng.choice([1, 1, 2])):
                 at, size = rng.choice([(0, 100), (100, 24), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8),

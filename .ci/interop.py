@@ -543,8 +543,9 @@ def serve_http(handler, context=None, **attributes):
 
 
 class AnyMirror(http.server.BaseHTTPRequestHandler):
-    """A mirror that is told the registry as ociregistry is: in the path, or as ?ns=; both at once, or neither, are a 400.
+    """A mirror that is told the registry as ociregistry is: in the path, or as ?ns=.
 
+    Both at once, or neither, are a 400.
     `source` (the port of the registry that has it all) and `asked` are set on a subclass.
     """
 
@@ -825,7 +826,8 @@ class Containerd(Runtime):
                                      config["config"]["Labels"]["interop"]), one)
 
     def read(self, one, paths):
-        # A place of its own: ctr gives a snapshot its name, and one that is being cleared away is taken for the new one.
+        # A directory of its own: ctr names the snapshot after it, and would mount an earlier one
+        # of that name that is still being cleared away.
         root = tempfile.mkdtemp(dir=self.lab.path("mounted", ""))
         self("images", "mount", "--snapshotter", "native", one.name, root)
         contents = read_files(root, paths)
@@ -882,7 +884,8 @@ def loaders(lab):
 # ---------------------------------------------------------------------------------------------------------------------
 # The checks
 
-ARCHIVES = [  # title, images ("@" stands for one by its digest), options (OWN for this host's architecture)
+# Title, images ("@" stands for one by its digest), options (OWN for this host's architecture).
+ARCHIVES = [
     ("OCI", ["busybox:oci"], []),
     ("Docker schema 2", ["busybox:v2s2"], []),
     ("debootstrap", ["minbase:1"], []),
@@ -1100,7 +1103,9 @@ def proxies(lab):
                 os.remove(out)
 
 
-MIRRORS = [  # server, --ns and other options, REF below the server, containerd's reference, its mirror in hosts.toml, query
+# Server, options, REF below the server, containerd's reference, the path of the mirror in its
+# hosts.toml (None: without one), containerd's query.
+MIRRORS = [
     ("docker-registry", ["--ns", "docker.io"], "busybox:hub", "docker.io/library/busybox:hub", "", "?ns=docker.io"),
     ("docker-registry", ["--ns", "Index.Docker.IO/"], "busybox:hub", "docker.io/library/busybox:hub", "",
      "?ns=docker.io"),
@@ -1113,25 +1118,27 @@ MIRRORS = [  # server, --ns and other options, REF below the server, containerd'
 
 
 def by_containerd(lab, host, reference, prefix):
-    """Have containerd pull a reference from a mirror, by a hosts.toml that says where that is: its answer.
+    """Have containerd pull a reference from a mirror, which a hosts.toml names.
 
-    prefix: the path before the repository there; None: the registry's name stands in the path, without a hosts.toml
+    prefix: the path before the repository there; None: no hosts.toml, but the registry's name
+        stands in the path
     """
     containerd = lab.once(Containerd)
     if prefix is None:
-        return containerd(*containerd.fetch, "%s/%s" % (host, reference))
+        containerd(*containerd.fetch, "%s/%s" % (host, reference))
+        return
     directory = lab.path("hosts", "")
     write(os.path.join(directory, reference.partition("/")[0], "hosts.toml"), """
         [host."http://%s%s"]
           capabilities = ["pull", "resolve"]
           override_path = %s
         """ % (host, prefix, "true" if prefix else "false"))
-    return containerd("images", "pull", "--hosts-dir", directory, "--snapshotter", "native", reference)
+    containerd("images", "pull", "--hosts-dir", directory, "--snapshotter", "native", reference)
 
 
 @check
 def mirrors(lab):
-    """A pull-through docker-registry and a server as ociregistry: imgpull asks for what containerd asks for."""
+    """A pull-through docker-registry, and a server as ociregistry: asked as containerd asks them."""
     any_port, any_asked = lab.once(any_mirror)
     docker, containerd = lab.once(Docker), lab.once(Containerd)
     servers = {"docker-registry": lab.once(mirror_registry), "ociregistry": any_port,
@@ -1179,11 +1186,12 @@ def mirrors(lab):
 
 WALK = ["http", "http", "login", "login", "mirror"]  # where each five of the walk's images are, over and over
 LARGE, MOVED, RENAMED = (0, 8, 16, 24, 32), {0: True, 8: True, 24: True, 5: False, 7: False}, 2  # numbers of images
-LARGE_MIB = 16  # large enough for two kills, each of which costs some 1 MB: what is in imgpull's buffers and the relay's
+# Large enough for two kills: each costs some 1 MB, what is in the buffers of imgpull and the relay.
+LARGE_MIB = 16
 
 
 def walk_image(lab, number, month):
-    """Build and push an image of the walk; in the second month, some have moved on, with a large layer or without."""
+    """Build and push an image of the walk; in the second month, some have moved on."""
     layers = ["busybox"] + ["noise:walk%d:%d" % (number, LARGE_MIB)] * (number in LARGE) + ["text:walk%d" % number]
     if month and number in MOVED:
         layers += ["text:later%d" % number] + ["noise:later%d:8" % number] * MOVED[number]
@@ -1191,7 +1199,7 @@ def walk_image(lab, number, month):
 
 
 class Bundle:
-    """What is carried to one site in one file: a list of images, and how imgpull is called for it."""
+    """What is carried in one file: a list of images, and how imgpull is called for it."""
 
     def __init__(self, lab, numbers, hosts, options, env):
         self.lab, self.numbers, self.hosts, self.options, self.env = lab, numbers, hosts, options, env
@@ -1236,8 +1244,8 @@ def blob_bytes(path):
 def carry_on(tool, path):
     """Load a delta whose tags move on.
 
-    containerd 1.6 clears the old version away while it unpacks the new one upon it, and mostly loses this race with
-    itself: it has all that it takes, and the second time it unpacks it.
+    containerd 1.6 clears the old version away while it unpacks the new one upon it, and mostly
+    loses this race with itself: it has all that it takes, and unpacks it the second time.
     """
     try:
         tool.load(path)
@@ -1249,7 +1257,7 @@ def carry_on(tool, path):
 
 @check
 def walk(lab):
-    """40 images of three registries, from lists: pulled, killed, run again, carried, and carried on a month later."""
+    """40 images of three registries, from lists: killed, run again, carried, and a month later."""
     ports = [lab.once(make) for make in (plain_registry, htpasswd_registry, mirror_registry)]
     relays = [Relay(port, rate=10e6) for port in ports]
     hosts = ["127.0.0.1:%d" % relays[("http", "login", "mirror").index(kind)].port for kind in WALK]
@@ -1270,7 +1278,7 @@ def walk(lab):
         return sum(relay.sent for relay in relays)
 
     def fetched(saw, start, path, kind):
-        """See that hardly more has come over the network since `start` than an archive has in it."""
+        """See that hardly more has come since `start` than an archive has in it."""
         ratio = (sent() - start) / blob_bytes(path)
         saw("%.3f of what %s fetched, %d bytes" % (ratio, kind, sent() - start))
         if ratio > 1.05:
@@ -1909,7 +1917,7 @@ def delta_kinds(lab):
                 podman.look(one)
                 same("a file", podman.read(one, ["bin/ls"]), podman.read(one, ["bin/busybox"]))
                 podman.forget(one)
-    with case("several images, Docker schema 2: podman takes none from one delta, and each from a delta of its own") as saw:
+    with case("several images, Docker schema 2: podman wants a delta for each") as saw:
         names = ["busybox:v2s2", "many:list"]
         delta = archive(lab, names, ["--base", base])[0]
         saw(refused(podman.load, delta))
