@@ -11,7 +11,7 @@ One file, the standard library only, Python 3.6 or newer. As a library:
 The file reads from top to bottom, and each section leans only on those above it: errors and
 words, references, platforms, documents, settings and reporter, credentials, proxies, TLS,
 connections, registry and login, referrers, archive plan, reading archives, deltas and reuse,
-part file, blobs and download, pull, progress, command line.
+part file, blobs and download, pull, progress, command line (archives, then options).
 
 Sources of the rules: the OCI distribution and image specifications ("distribution-spec",
 "image-spec"), the grammar of github.com/distribution/reference, RFC 9110 (HTTP), RFC 6750
@@ -120,11 +120,11 @@ class NotFound(ImgpullError):
 
 
 class Refused(ImgpullError):
-    """The registry does not understand what was asked for, or does not do it (400, 405, ...)."""
+    """The registry does not understand or does not support a request (400, 405, ...)."""
 
 
 class NoAccess(ImgpullError):
-    """The registry, its token server or a proxy wants credentials, or others (401, 403, 407)."""
+    """Credentials are missing or not accepted by a registry or proxy (401, 403, 407)."""
 
     exit_code = 3
 
@@ -163,7 +163,7 @@ class Damaged(ImgpullError):
 
 
 class Mismatch(Damaged):
-    """Content whose digest or size differs: it may have been garbled on the way, so once more."""
+    """Content with another digest or size: worth a second try, it may be garbled on the way."""
 
 
 class DiskError(ImgpullError):
@@ -261,6 +261,8 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 NAME_LIMIT = 255  # characters of a repository, as in distribution/reference
 
+PORTS = {"http": 80, "https": 443}
+
 # Pages that people copy from a browser's address bar, and the names of the images they show.
 WEB_PAGES = (
     (r"hub\.docker\.com/(?:_|r)/([\w./-]+)", ""),
@@ -272,6 +274,7 @@ WEB_PAGES = (
 
 def bad_reference(text, why):
     """The UsageError for a text that is no reference. A password in it is not shown."""
+    # NAME:TAG@sha256:... has the shape of USER:PASSWORD@..., and nothing to hide.
     shown = re.sub(r"^([a-z+-]+://)?[^/@]*:[^/@]*@(?!sha\d)", r"\1***@", text, flags=re.I)
     return UsageError(f"{quoted(shown)} is not an image reference: {why}")
 
@@ -288,6 +291,7 @@ def parse_reference(text):
     if scheme:
         more = " (and use --scheme http)" if scheme.group(1).lower() == "http" else ""
         raise bad_reference(text, f"leave out the {scheme.group()!r}{more}")
+    # distribution/reference refuses these as names, since docker takes them for image IDs.
     if re.fullmatch("[a-f0-9]{64}", text):
         why = "it is an image ID; registries know names and digests (NAME@sha256:…)"
         raise bad_reference(text, why)
@@ -306,6 +310,7 @@ def parse_reference(text):
 
 def split_tag(text, rest):
     """(name, tag) of a reference without its digest; the tag is "" where there is none."""
+    # A colon before the last slash is that of a port: localhost:5000/app has no tag.
     colon = rest.rfind(":")
     if colon < rest.rfind("/") or colon < 0:
         return rest, ""
@@ -386,9 +391,6 @@ def parse_source(text):
         # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
         raise bad_reference(text, f"write the registry as {host}:{PORTS[url.group(1).lower()]}")
     return url.group(1).lower(), reference
-
-
-PORTS = {"http": 80, "https": 443}
 
 
 class Mirrored(collections.namedtuple("Mirrored", "asked named namespace")):
@@ -565,6 +567,7 @@ def normal_platform(system, architecture, variant="", os_version="", features=()
     variant = variant or implied
     if variant.isdigit():
         variant = "v" + variant
+    # containerd takes these for equal: arm and arm/v7, arm64 and arm64/v8, amd64 and amd64/v1.
     if architecture == "arm":
         variant = variant or "v7"
     elif (architecture, variant) in (("arm64", "v8"), ("arm64", "v8.0"), ("amd64", "v1")):
@@ -718,10 +721,10 @@ class Manifest(
         """Whether runtimes can run it: charts, signatures, ... have configs of other types."""
         if self.is_index or any("in-toto" in layer.media_type for layer in self.layers):
             return False
-        known = (OCI_CONFIG, DOCKER_CONFIG, "")
+        config_types = (OCI_CONFIG, DOCKER_CONFIG, "")
         if self.descriptor.media_type == DOCKER_MANIFEST:
-            known += ODD_DOCKER_CONFIGS
-        return self.config.media_type in known
+            config_types += ODD_DOCKER_CONFIGS
+        return self.config.media_type in config_types
 
 
 class ImageConfig(collections.namedtuple("ImageConfig", "platform diff_ids")):
@@ -840,12 +843,13 @@ def field(value, key, kind, what, default=None):
     and an object that has it in two cases is refused, since Go takes the last one. Raises
     ImgpullError on another type.
     """
-    found = [each for each in value if each == key or each.casefold() == key.casefold()]
-    if len(found) > 1:
-        raise Damaged(f"{what}: {key} occurs in several spellings: {quoted(found, 90)}")
-    if not found or value[found[0]] is None:
+    spelled = [each for each in value if each == key or each.casefold() == key.casefold()]
+    if len(spelled) > 1:
+        raise Damaged(f"{what}: {key} occurs in several spellings: {quoted(spelled, 90)}")
+    if not spelled or value[spelled[0]] is None:
         return default
-    content = value[found[0]]
+    content = value[spelled[0]]
+    # To Python, true and false are numbers as well.
     if not isinstance(content, kind) or isinstance(content, bool):
         raise Damaged(f"{what}: {key} is {type(content).__name__}, not {kind.__name__}")
     return content
@@ -853,25 +857,25 @@ def field(value, key, kind, what, default=None):
 
 def items(value, key, kind, what, limit):
     """value[key] as a list of things of one type, [] where it is missing. Raises ImgpullError."""
-    found = field(value, key, list, what, [])
-    return checked_list(found, key, kind, what, limit)
+    entries = field(value, key, list, what, [])
+    return checked_list(entries, key, kind, what, limit)
 
 
-def checked_list(found, key, kind, what, limit):
+def checked_list(entries, key, kind, what, limit):
     """A list whose entries are all of one type, at most limit of them. Raises ImgpullError."""
-    if len(found) > limit:
+    if len(entries) > limit:
         raise Damaged(f"{what}: {key} has more than {limit} entries")
-    if not all(isinstance(item, kind) for item in found):
+    if not all(isinstance(entry, kind) for entry in entries):
         raise Damaged(f"{what}: not every entry of {key} is {kind.__name__}")
-    return found
+    return entries
 
 
 def texts(value, key, what):
     """value[key] as {str: str}. Raises ImgpullError."""
-    found = field(value, key, dict, what, {})
-    if not all(isinstance(text, str) for text in found.values()):
+    pairs = field(value, key, dict, what, {})
+    if not all(isinstance(text, str) for text in pairs.values()):
         raise Damaged(f"{what}: not every value of {key} is str")
-    return found
+    return pairs
 
 
 def parse_descriptor(value, what):
@@ -895,8 +899,8 @@ def parse_descriptor(value, what):
 
 def optional_descriptor(value, key, what):
     """The Descriptor at a key of a JSON object, or None. Raises ImgpullError."""
-    found = field(value, key, dict, what)
-    return None if found is None else parse_descriptor(found, f"the {key} of {what}")
+    content = field(value, key, dict, what)
+    return None if content is None else parse_descriptor(content, f"the {key} of {what}")
 
 
 def platform_in(value, what):
@@ -928,6 +932,7 @@ def parse_manifest(body, digest, what):
             f"{what} is in Docker's schema 1, which no current runtime loads: push it again with "
             "a current docker, or take another tag"
         )
+    # Clients differed in which of the two they took such a document for (CVE-2021-41190).
     if "manifests" in names and names & {"config", "layers"}:
         raise Damaged(f"{what} claims to be an index and a manifest at once")
     media_type = media_type_of(value, what)
@@ -1040,7 +1045,7 @@ Settings.__new__.__defaults__ = (
 
 
 class Reporter:
-    """Who is told how a pull goes. This one says nothing; several threads call the methods."""
+    """Is told how a pull goes. This base class ignores it all; several threads call its methods."""
 
     def note(self, text):
         """Something that the user may want to know: a wait, a retry, a resume."""
@@ -1094,7 +1099,7 @@ HUB_TOKEN_PATHS = ("v1/access-token", "v1/refresh-token")
 
 
 class Credential(collections.namedtuple("Credential", "user password identity token")):
-    """What a registry or its token server may be shown; "" for what there is not.
+    """What we log in with at a registry or its token server; "" for each part that is missing.
 
     user, password: str; bytes that are not UTF-8 are kept as surrogates (PEP 383)
     identity: str, an identity token: the token server takes it as an OAuth2 refresh token
@@ -1143,15 +1148,16 @@ def credential_files(environ):
     return podman + [os.path.join(home, ".docker", "config.json")]
 
 
+def open_at_once(path, flags):
+    """os.open that does not wait: a named pipe would wait until somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_config(path):
     """The bytes of a file with credentials. Raises OSError."""
     import stat
 
-    def without_waiting(path, flags):
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-    # Opening a FIFO would wait for someone to write to it.
-    with open(path, "rb", opener=without_waiting) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         content = file.read(CONFIG_LIMIT + 1)
@@ -1280,6 +1286,7 @@ def entry_credential(entry, what):
         to_bytes(user + password + identity)
     except ValueError:
         raise ImgpullError(f"{what} is malformed: not base64 of USER:PASSWORD") from None
+    # docker's sign for a secret that is not a password but an identity token.
     if user == "<token>":
         user, password, identity = "", "", identity or password
     return Credential(user, password, identity, token) if user or identity or token else None
@@ -1315,6 +1322,7 @@ def ask_helper(program, server):
     """
     status, answer = run_helper(program, server)
     if status:
+        # A helper says "credentials not found in native keychain" with the same status as an error.
         if b"not found" in answer:
             return None
         said = printable(answer[:500].decode("utf-8", "replace")) or f"exit status {status}"
@@ -1383,8 +1391,10 @@ def origin_of(url):
     """The Origin of a URL. Raises ImgpullError where it has none that we speak to."""
     from urllib.parse import urlsplit
 
-    # urlsplit raises ValueError on malformed ports and brackets.
+    # urlsplit raises ValueError on malformed ports and brackets, and encode() on half characters,
+    # which JSON can hold and no request can.
     with contextlib.suppress(ValueError):
+        url.encode("utf-8")
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         # A line break in a host would end up in a request to a proxy.
@@ -1725,8 +1735,9 @@ BACKOFF = 0.5  # seconds before the first retry; doubles with each
 LONGEST_WAIT = 120  # seconds: a Retry-After beyond this is an error at once
 OVERHEAD_LIMIT = 512 << 10  # bytes of headers, or of chunk sizes and trailers for one read
 FILL_SECONDS = 0.05  # how long a read goes on to fill its buffer
-SLOW_SECONDS = 60  # of waiting for data, in which ...
-SLOW_BYTES = 60 << 10  # ... so many bytes must have come: 1 KiB a second
+# A peer that sends fewer than SLOW_BYTES in SLOW_SECONDS of waiting is given up: 1 KiB a second.
+SLOW_SECONDS = 60
+SLOW_BYTES = 60 << 10
 DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer where there are others
 
 
@@ -1734,8 +1745,8 @@ class Incoming(io.RawIOBase):
     """The bytes that arrive on a socket, as http.client reads them for one answer.
 
     Three rules live here, since every byte of every header and body passes through:
-    - A read of a body fills its buffer, or ends after FILL_SECONDS. A TLS record has 16 KiB at
-      most; handing on each by itself cost 40 % more CPU in a measured pull over https.
+    - A read of a body fills its buffer, or ends with what comes after FILL_SECONDS. A record of TLS
+      has 16 KiB at most; handing on each by itself took 40 % more CPU in a pull over https.
     - A peer that sends a byte now and then, for ever, is given up: see SLOW_BYTES.
     - Headers, trailers and interim answers may not go on for ever: see OVERHEAD_LIMIT.
 
@@ -1752,8 +1763,8 @@ class Incoming(io.RawIOBase):
         self.due = 0  # bytes of the body that are certain to come
         self.budget = OVERHEAD_LIMIT  # bytes that may come before the reader asks for more
         self.failure = None  # an error that came after bytes which count
-        self.waited = 0.0  # seconds spent waiting for data since ...
-        self.received = 0  # ... and bytes that came since
+        self.waited = 0.0  # seconds of waiting for data since the rate was last looked at
+        self.received = 0  # bytes that came in these seconds
 
     def readable(self):
         return True
@@ -2038,6 +2049,7 @@ class Retries:
         if delay is None:
             import random
 
+            # Partly random, so that what failed at one moment is not all tried again at one moment.
             delay = BACKOFF * 2 ** min(self.failures - 1, 6) * random.uniform(0.75, 1.25)
         elif delay > LONGEST_WAIT:
             raise Resumable(f"{text}; it asks to wait {delay:.0f} s")
@@ -2101,7 +2113,9 @@ class Transport:
         for _ in range(REDIRECTS + 1):
             origin = origin_of(url)
             sent = dict(headers)
+            # No compression on the way: sizes and digests are of the bytes as they are stored.
             sent.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
+            # The stores that registries redirect to get a signed URL, and must not see our token.
             if authorization and origin == first:
                 sent["Authorization"] = authorization
             response = self.send(origin, method, url, sent, body)
@@ -2180,6 +2194,7 @@ class Transport:
         if self.stopping.is_set():
             raise Stopped("stopped")
         with self.lock:
+            # The one that was used last: the peer is the least likely to have closed it meanwhile.
             for place in reversed(range(len(self.idle))):
                 if self.idle[place][0] == origin:
                     connection = self.idle.pop(place)[1]
@@ -2235,14 +2250,17 @@ class Transport:
         infos.sort(key=lambda info: info[4] in self.dead)
         for info in infos:
             is_last = info is infos[-1]
-            sock = socket.socket(*info[:3])
+            sock = None
             try:
+                # This fails itself where the kernel does not have IPv6.
+                sock = socket.socket(*info[:3])
                 sock.settimeout(timeout if is_last else min(timeout, DEAD_ADDRESS_SECONDS))
                 sock.connect(info[4])
                 sock.settimeout(timeout)
                 return sock
             except OSError:
-                sock.close()
+                if sock:
+                    sock.close()
                 self.dead.add(info[4])
                 if is_last:
                     raise
@@ -2254,6 +2272,8 @@ class Transport:
             self.live.pop(connection, None)
             surplus = connection
             if reusable and not self.stopping.is_set():
+                # Too many: the oldest goes. Layers that were redirected to many hosts once left
+                # 1,500 idle connections.
                 self.idle.append((origin, connection))
                 surplus = self.idle.pop(0)[1] if len(self.idle) > self.idle_limit else None
         if surplus:
@@ -2266,6 +2286,7 @@ class Transport:
         self.stopping.set()
         with self.lock:
             sockets = [sock or connection.sock for connection, sock in self.live.items()]
+        # Closing a socket does not wake the thread that reads from it. Shutting it down does.
         for sock in sockets:
             # One that is not connected yet, or closed already, does not wait either.
             with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -2380,7 +2401,7 @@ def without_status(text, status):
 LOG_IN = "check the name, and log in (docker login, podman login, or --user)"
 
 
-def failure(response, what, own=True, advice=LOG_IN):
+def answer_error(response, what, own=True, advice=LOG_IN):
     """The ImgpullError for an answer that is not a success.
 
     what: str, what was asked for
@@ -2488,6 +2509,7 @@ class Login:
     def answer(self, offered, what):
         """The Authorization header for a challenge. Raises ImgpullError."""
         credential = self.credential()
+        # Bearer first where both are offered, as in containerd: Basic sends the password itself.
         if "bearer" in offered:
             return "Bearer " + self.bearer_token(offered["bearer"], credential)
         if "basic" not in offered:
@@ -2541,7 +2563,9 @@ class Login:
 
         realm = parameters.get("realm", "")
         if realm.startswith("/"):
-            return urljoin(self.base, realm)
+            # urljoin raises ValueError on malformed brackets; then it is refused below.
+            with contextlib.suppress(ValueError):
+                return urljoin(self.base, realm)
         if not re.match("https?://", realm, re.I):
             raise ImgpullError(
                 f"{self.origin} names no token server that can be asked (realm "
@@ -2563,6 +2587,7 @@ class Login:
                 f"{self.origin} sends us to the plain-http token server {origin}: credentials do "
                 "not go there"
             )
+        # gcr.io and others name no scope: then we ask for what a pull needs.
         scope = parameters.get("scope") or f"repository:{self.reference.repository}:pull"
         query = [("scope", scope)]
         if parameters.get("service"):
@@ -2583,7 +2608,7 @@ class Login:
             with self.transport.open(method, realm, headers, authorization, body) as response:
                 if response.status != 200:
                     advice = self.advice() if has_secret else LOG_IN
-                    raise failure(response, "the token server", advice=advice)
+                    raise answer_error(response, "the token server", advice=advice)
                 return response.read(TOKEN_LIMIT)
 
         answer = self.transport.persist("the token server", attempt)
@@ -2593,6 +2618,7 @@ class Login:
     @staticmethod
     def token_in(value, origin):
         """The token in a token server's answer. Raises ImgpullError."""
+        # distribution's token specification allows either name; access_token is that of OAuth 2.0.
         for key in ("token", "access_token"):
             token = field(value, key, str, "the token", "")
             if VISIBLE.fullmatch(token):
@@ -2626,7 +2652,10 @@ class Registry:
         self.host = "registry-1.docker.io" if host == "docker.io" else host
         self.speak(settings.scheme or "https")
         self.transport.own_hosts.add(self.origin.host)
-        self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
+        # Behind a proxy, "localhost" is the proxy's own host, and http would show it the password.
+        is_direct = usable_proxy(self.origin, os.environ) is None
+        is_here = is_loopback(self.origin.host) and is_direct
+        self.may_speak_http = settings.scheme is None and is_here
         if settings.scheme is None and is_insecure(self.origin):
             self.may_speak_http = True
             self.trust_blindly()
@@ -2855,6 +2884,7 @@ class Registry:
                     f"{descriptor.short}: {response.origin} sent another range than was asked for"
                 )
             return start
+        # Status 200: a server may ignore a Range, and send all of it (RFC 9110 14.2).
         if response.left not in (None, descriptor.size):
             raise Mismatch(
                 f"{descriptor.short}: {response.origin} announces {response.left} bytes, and the "
@@ -2865,6 +2895,7 @@ class Registry:
     def foreign(self, descriptor, headers):
         """The Response for a layer that only its owner may distribute, from the URLs it names."""
         for url in descriptor.urls:
+            # Without our credentials: the URL is the manifest's, and may lead anywhere.
             if url.startswith("https://"):
                 response = self.transport.open("GET", url, headers)
                 if response.status in (200, 206):
@@ -2885,6 +2916,8 @@ class Registry:
         url = self.base + path
         if self.namespace:
             url += ("&" if "?" in path else "?") + urlencode({"ns": self.namespace})
+        # No ping of /v2/ before it: this request is challenged as well, and a public registry costs
+        # no extra round trip.
         for number in range(1, AUTHORIZATIONS + 1):
             header = self.login.header()
             try:
@@ -2904,7 +2937,7 @@ class Registry:
                 break
             offered = offered_schemes(response)
             # Read the body to its end, so that the connection can be used again.
-            refusal = failure(response, what, advice=self.login.advice())
+            refusal = answer_error(response, what, advice=self.login.advice())
             response.close()
             if not self.login.renew(offered, header, what):
                 raise refusal
@@ -2913,7 +2946,7 @@ class Registry:
                 kind = RangeRefused if "Range" in headers else Temporary
                 raise kind(f"{what}: {response.origin} refuses the range")
             own = response.origin == self.origin or not path.startswith("blobs/")
-            raise failure(response, what, own, self.login.advice())
+            raise answer_error(response, what, own, self.login.advice())
 
 
 # ---- Referrers: signatures, SBOMs and whatever else refers to an image (distribution-spec) -------
@@ -3424,6 +3457,7 @@ def plan_archive(images, omit=frozenset()):
     entries = docker_manifest(images)
     if entries:
         contents["manifest.json"] = compact(entries)
+    # In the order of their names, so that the same images give the same bytes on every host.
     contents.update(sorted(blobs.items()))
     literals, placed, size = layout(contents)
     if size >= SIZE_LIMIT:
@@ -3444,7 +3478,7 @@ IMAGES_LIMIT = 10000  # images, and names, in an archive
 HEADER_LIMIT = 64 << 10  # bytes of a long name, or of a pax header
 NAME_LENGTH, NAME_DEPTH = 1024, 32  # characters and components of a member's name
 COMPONENT_LENGTH = 255  # bytes of a component: docker unpacks into a file system
-PADDING_LIMIT = 1 << 20  # zeros behind the end; GNU tar fills up to its record size
+PADDING_LIMIT = 1 << 20  # zeros after the end; GNU tar fills up to its record size
 INDEX_LIMIT = 32 << 20  # bytes of index.json and of manifest.json, which may list 10,000 images
 KEPT_LIMIT = 128 << 20  # bytes of JSON kept from an archive that cannot be read twice
 DECODE_STEP = 16 << 10  # bytes: what follows the end of a compressed stream is copied each time
@@ -3457,6 +3491,10 @@ COMPRESSIONS = (
     ("zstd", b"\x28\xb5\x2f\xfd"),
 )
 CUT_SHORT = "it ends too early"
+# What lists the images of an archive: one of these is enough.
+LISTS = ("index.json", "manifest.json")
+# The kinds of members that there may be: their type flags in a tar.
+FILE, HARD_LINK, SYMBOLIC_LINK, DIRECTORY = b"0", b"1", b"2", b"5"
 
 
 class Member(collections.namedtuple("Member", "name offset size digest diff_id compression fault")):
@@ -3697,7 +3735,7 @@ def unpacked(pieces, compression):
     """Yield the bytes of pieces unpacked. Several streams may follow one another.
 
     Raises Damaged where the last stream is cut, or anything else follows it: Go's gzip refuses
-    zeros and garbage behind the end, too.
+    zeros and garbage after the end, too.
     """
     decoder = None
     for piece in pieces:
@@ -3744,11 +3782,6 @@ class PieceFile(io.RawIOBase):
         view[:count] = self.rest[:count]
         self.rest = self.rest[count:]
         return count
-
-
-def open_at_once(path, flags):
-    """os.open that does not wait: a named pipe would wait until somebody writes to it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_no_link(path, flags):
@@ -3895,15 +3928,15 @@ class ArchiveDirectory:
         # First of all, so that nobody waits while a whole disk is searched.
         if not any(os.path.lexists(os.path.join(path, name)) for name in LISTS):
             raise UsageError("it is a directory, and has no index.json as an OCI layout has")
-        self.found = directory_entries(path)
-        self.size = sum(512 + entry.size for entry in self.found)
+        self.listing = directory_entries(path)
+        self.size = sum(512 + entry.size for entry in self.listing)
 
     def close(self):
         """Nothing: each file is open only while it is read."""
 
     def entries(self):
         """Yield the Entry of each file, link and directory."""
-        for entry in self.found:
+        for entry in self.listing:
             self.position += 512
             self.paths[self.position] = os.path.join(self.path, entry.name)
             yield entry
@@ -3970,7 +4003,6 @@ def directory_entry(item, name):
 
 ZEROS = bytes(512)
 V7, USTAR, GNU = bytes(8), b"ustar\x0000", b"ustar  \0"  # magic and version
-FILE, HARD_LINK, SYMBOLIC_LINK, DIRECTORY = b"0", b"1", b"2", b"5"
 PAX, PAX_GLOBAL, LONG_NAME, LONG_TARGET = b"x", b"g", b"L", b"K"
 
 # What a pax header may say: patterns of keys, and of their values. GNU.sparse, hdrcharset and
@@ -4124,12 +4156,12 @@ def check_end(file, earlier):
     tar programs read, and others do not.
     """
     if earlier or file.read(512) != ZEROS:
-        raise Damaged(f"{CUT_SHORT}, or goes on behind its end")
+        raise Damaged(f"{CUT_SHORT}, or there is data after its end")
     limit = file.position + PADDING_LIMIT
     while True:
         piece = file.read(BUFFER)
         if piece.strip(b"\0") or file.position > limit:
-            raise Damaged("there is something behind its end")
+            raise Damaged("there is data after its end")
         if not piece:
             return
 
@@ -4213,7 +4245,8 @@ def linked_member(name, target, members):
     """The Member that a link leads to. Raises Damaged."""
     if target not in members:
         raise Damaged(
-            f"{quoted(name, 90)} is a link to {quoted(target, 90)}, which is no file before it"
+            f"{quoted(name, 90)} is a link to {quoted(target, 90)}, which is not a file earlier in "
+            "the archive"
         )
     return members[target]
 
@@ -4297,10 +4330,6 @@ def archive_errors(path):
         raise DiskError(f"{path} cannot be read: {printable(error.strerror or error)}") from None
     except Damaged as error:
         raise Damaged(f"{path} is not an archive of images, or damaged: {error}") from None
-
-
-# The lists of the images, each of them enough.
-LISTS = ("index.json", "manifest.json")
 
 
 def document_limit(name):
@@ -4671,13 +4700,13 @@ class ContentsReader:
             named = collections.OrderedDict.fromkeys(
                 digest for top in above for digest in digests[top]
             )
-            found = {digest: self.referrer(digest) for digest in named}
-            found = {digest: referrer for digest, referrer in found.items() if referrer}
+            by_digest = {digest: self.referrer(digest) for digest in named}
+            by_digest = {digest: referrer for digest, referrer in by_digest.items() if referrer}
             # In an archive of several platforms, each has what refers to it, or to all of them.
             mine = [
                 referrer
-                for referrer in found.values()
-                if last_subject(referrer, found) not in own - {image.digest}
+                for referrer in by_digest.values()
+                if last_subject(referrer, by_digest) not in own - {image.digest}
             ]
             count += len(named)
             if count > MEMBERS_LIMIT:
@@ -5189,6 +5218,11 @@ def remove(path):
         os.remove(path)
 
 
+def private_name(path):
+    """A name that no other process uses."""
+    return f"{path}.{os.getpid()}-{os.urandom(4).hex()}"
+
+
 def is_own(status):
     """Whether an os.stat_result is of a regular file that nobody else can write to."""
     import stat
@@ -5306,15 +5340,15 @@ def merged(spans, size):
 
     Impossible ones are left out, and the smallest where there are more than SPANS_LIMIT.
     """
-    joined = []
+    ranges = []
     for start, position in sorted(spans):
         if not 0 <= start < position <= size:
             continue
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(position, joined[-1][1]))
+        if ranges and start <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], max(position, ranges[-1][1]))
         else:
-            joined.append((start, position))
-    largest = sorted(joined, key=lambda span: span[0] - span[1])[:SPANS_LIMIT]
+            ranges.append((start, position))
+    largest = sorted(ranges, key=lambda span: span[0] - span[1])[:SPANS_LIMIT]
     return sorted(largest)
 
 
@@ -5322,6 +5356,7 @@ def file_mode(path):
     """The permissions for a new file: those of the file that it replaces, else the usual ones."""
     with contextlib.suppress(OSError):
         return os.stat(path).st_mode & 0o777
+    # The umask can only be read by setting it. Files of other threads are private meanwhile.
     umask = os.umask(0o077)
     os.umask(umask)
     return 0o666 & ~umask
@@ -5391,7 +5426,7 @@ class PartFile(contextlib.AbstractContextManager):
             f"locks do not work on the file system of {self.destination}: if this pull breaks "
             "off, it starts over"
         )
-        self.path += f".{os.getpid()}-{os.urandom(4).hex()}"
+        self.path = private_name(self.path)
         self.state_path = self.path + ".state"
         self.state = open_own(self.state_path)
 
@@ -5448,6 +5483,7 @@ class PartFile(contextlib.AbstractContextManager):
             self.state.truncate(0)
             self.file = open_own(self.path)
         status = os.fstat(self.file.fileno())
+        # Count blocks: the file has holes, so its size does not say how much of the disk it takes.
         there = status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
         missing = self.plan.size - there
         if missing > self.free() and self.sources:
@@ -5678,6 +5714,7 @@ class Blob:
     def left(self, span):
         """Bytes of a span that are still to come. Another worker may move its end."""
         with self.lock:
+            # Under the lock: a worker that is told 0 here ends, and rejoin() must not give it more.
             span.active = span.position < span.end
             return span.end - span.position
 
@@ -5718,6 +5755,7 @@ class Blob:
         with self.lock:
             its_turn = self.front == span.position and not self.hashing
             self.hashing = self.hashing or its_turn
+        # Not under the lock: hashlib lets other threads run, and they need the lock.
         if its_turn:
             self.hasher.update(piece)
             with self.lock:
@@ -5728,8 +5766,10 @@ class Blob:
             self.record(span)
 
     def record(self, span):
-        """Note in the state file how far a span has come."""
-        self.part.record(span.slot, self.number, span.start, span.position)
+        """Note in the state file how far a span has come, unless the layer has started over."""
+        with self.lock:
+            if span in self.spans:
+                self.part.record(span.slot, self.number, span.start, span.position)
         span.recorded = time.monotonic()
 
     def contiguous(self):
@@ -5779,13 +5819,6 @@ class Blob:
             self.front = 0
             self.hashing = False
             return self.add_span(0, self.size)
-
-
-def first_connections(jobs, tasks, size):
-    """How many connections to begin with, for so many tasks of so many bytes in all."""
-    # A second connection costs a few round trips: there must be more to do than that.
-    useful = max((tasks + 1) // 2, size // MIN_SPLIT + 1)
-    return min(jobs, useful, 2)
 
 
 class Workers:
@@ -5880,7 +5913,10 @@ class Workers:
     def fail(self, error):
         """Remember the first failure, and stop the others."""
         with self.lock:
-            if not isinstance(error, Stopped) and not self.over.is_set():
+            # A thread that was left behind must not stop the pull that comes after.
+            if self.over.is_set():
+                return
+            if not isinstance(error, Stopped):
                 self.error = self.error or error
         self.transport.stop()
 
@@ -5907,8 +5943,11 @@ class Download(Workers):
             blob = Blob(number, planned, part, source)
             self.blobs.append(blob)
             self.pending += [(blob, span) for span in blob.resume(written)]
+        # The largest first: a large one begun last would keep one worker busy, and the others idle.
         self.pending.sort(key=lambda pair: pair[1].start - pair[1].end)
         self.kept = self.written()  # bytes that an earlier run has left
+        self.right = 0  # layers that are complete, with the right digest
+        self.flush_error = None  # what the disk said of data that it should have written
 
     def written(self):
         """Bytes that are in place."""
@@ -5926,14 +5965,29 @@ class Download(Workers):
         if self.kept:
             kept, total = human(self.kept), human(self.total)
             self.reporter.note(f"resuming: {kept} of {total} already downloaded")
-        self.start_thread(self.flush)
-        first = first_connections(jobs, len(self.pending), self.total - self.kept)
-        self.run_workers(jobs, first)
+        flusher = self.start_thread(self.flush)
+        # A second connection costs a few round trips: there must be more to do than that.
+        missing = self.total - self.kept
+        useful = max((len(self.pending) + 1) // 2, missing // MIN_SPLIT + 1)
+        self.run_workers(jobs, min(jobs, useful, 2))
+        # A flush may still be under way, and only it is told what became of the data.
+        while flusher.is_alive():
+            flusher.join(LOOK_SECONDS)
+        if self.flush_error:
+            raise self.flush_error
+        # That no thread complained is not enough: every layer must have been found right.
+        if self.right != len(self.blobs):
+            count = f"{self.right} of {plural(len(self.blobs), 'layer')}"
+            raise ImgpullError(f"only {count} arrived: run the same command again")
 
     def flush(self):
         """Have the disk write all along, so that the end does not wait for it."""
-        while not self.over.wait(FLUSH_SECONDS):
-            self.part.flush()
+        try:
+            while not self.over.wait(FLUSH_SECONDS):
+                self.part.flush()
+        except ImgpullError as error:
+            self.flush_error = error
+            raise
 
     def has_work(self):
         """Whether one more worker would find something to do."""
@@ -5961,7 +6015,7 @@ class Download(Workers):
     def complete(self, task, view):
         """Fetch a span, hash as far as can be, and judge the layer if that was the last of it."""
         blob, span = task
-        # What an earlier run has left.
+        # What an earlier run has left is hashed before anything new comes behind it.
         is_whole = blob.follow(self.transport.stopping)
         try:
             if blob.source and span.start == span.position == 0:
@@ -5983,10 +6037,8 @@ class Download(Workers):
                 if self.transport.stopping.is_set():
                     return
                 blob.put(span, piece[: blob.left(span)])
-        except ImgpullError:
-            raise
-        except (OSError, EOFError) as error:
-            why = printable(getattr(error, "strerror", None) or error)
+        except OSError as error:
+            why = printable(error.strerror or error)
             self.reporter.warn(f"{blob.source.path} cannot be read: {why}")
 
     def fetch(self, blob, span, view):
@@ -6023,11 +6075,14 @@ class Download(Workers):
             how = "" if blob.fetched or not blob.size else "already downloaded"
             if blob.source and not blob.fetched:
                 how = f"from {blob.source.path}"
+            with self.lock:
+                self.right += 1
             self.reporter.blob(blob.descriptor, how)
             return
         what = f"{blob.descriptor.short}: {mismatch(blob.got(), expected)}"
         source = blob.source
         span = blob.start_over()
+        # A wrong local file says nothing about the registry's copy, which is still tried twice.
         if source is None:
             blob.failures += 1
         if blob.failures > 1:
@@ -6066,19 +6121,21 @@ def check_hash(hasher, descriptor):
 def is_intact(source, descriptor, view):
     """Whether a local file has a whole blob: what went into a pipe cannot be taken back."""
     hasher = new_hash(descriptor.digest)
-    with contextlib.suppress(OSError, EOFError, ImgpullError):
+    with contextlib.suppress(OSError, ImgpullError):
         for piece in source_pieces(source, view):
             hasher.update(piece)
     return digest_in(hasher) == descriptor.digest
 
 
-WINDOW = 7 << 20  # bytes that are read ahead: with all else, the process stays below 48 MiB
+RESIDENT = 48 << 20  # bytes of memory that the whole process may take
+LEAST_WINDOW, MOST_WINDOW = 4 << 20, 24 << 20  # bytes that are read ahead
 LEAST_CHUNK = 128 << 10  # bytes
+LATE = 0.02  # seconds to wait for an answer: less may be the processor's fault, and costs little
 
 # An archive on its way into a pipe:
 #
 #     ── written ──|── ready ──|── arriving ──|── ready ──|── arriving ──|── to come ──
-#                  |<─────────── Chunks, WINDOW bytes at most ──────────>|
+#                  |<─────────────── Chunks, read ahead ────────────────>|
 #
 # - Workers take Chunks in the order of the archive, each with a buffer, and wait where there is no
 #   buffer. The first Chunk has one: so what the pipe waits for always arrives.
@@ -6117,6 +6174,21 @@ class Chunk:
             yield self.buffer[start : min(start + BUFFER, self.filled)]
 
 
+def window(jobs):
+    """Bytes to read ahead over so many connections: what this process leaves of RESIDENT.
+
+    Python and this program take 20 to 40 MB: a program that runs as a script keeps its syntax
+    tree. The more is read ahead, the less it matters how long answers take.
+    """
+    try:
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):  # not Linux
+        return LEAST_WINDOW
+    beside = MEMORY + (1 << 20) + jobs * (48 << 10)  # the workers' buffers and connections
+    return max(LEAST_WINDOW, min(RESIDENT - resident - beside, MOST_WINDOW))
+
+
 def is_one_faster(times, jobs):
     """Whether one long answer is faster than Chunks over several connections. A pure function.
 
@@ -6129,7 +6201,7 @@ def is_one_faster(times, jobs):
     """
     waiting = sum(pair[0] for pair in times)
     arriving = sum(pair[1] for pair in times)
-    return waiting + arriving > jobs * arriving
+    return waiting + arriving > jobs * arriving and waiting > LATE * len(times)
 
 
 class Stream(Workers):
@@ -6162,20 +6234,22 @@ class Stream(Workers):
             digests = {planned.descriptor.digest for planned in plan.layers}
             self.ahead = digests.difference(self.sources)
         # A Chunk for each connection, and one that is being written.
-        self.chunk_size = max(LEAST_CHUNK, WINDOW // (jobs + 1))
+        size = window(jobs)
+        self.chunk_size = max(LEAST_CHUNK, size // (jobs + 1))
         self.times = collections.deque(maxlen=3 * jobs)  # of full Chunks, for is_one_faster()
         self.to_come = self.cut()  # yields the Chunks that nobody has begun
         self.begun = collections.deque()  # Chunks, in the order of the archive
+        self.is_waiting = False  # whether the writing thread waits for a Chunk
         self.received = 0  # bytes of layers
-        buffers = min(sum(1 for _ in self.cut()), jobs + 1, WINDOW // self.chunk_size)
+        buffers = min(sum(1 for _ in self.cut()), jobs + 1, size // self.chunk_size)
         self.free = [memoryview(bytearray(self.chunk_size)) for _ in range(buffers)]
         self.is_cut = not buffers  # whether there are no more Chunks to come
 
     def run(self):
         """Write the whole archive. Raises ImgpullError, OSError."""
         writer = self.start_thread(self.write)
-        first = first_connections(self.jobs, len(self.ahead), self.plan.total)
-        self.run_workers(self.jobs, first, [writer])
+        # The writing thread is busy, too: one worker beside it was the fastest on two cores.
+        self.run_workers(self.jobs, 1, [writer])
 
     def written(self):
         """Bytes of layers that have come."""
@@ -6197,8 +6271,8 @@ class Stream(Workers):
                     yield Chunk(planned, start, min(start + self.chunk_size, size))
 
     def has_work(self):
-        """Whether one more worker would find something to do."""
-        return bool(self.free) and not self.is_cut
+        """Whether one more worker would help: the pipe waits for data, and there is a buffer."""
+        return self.is_waiting and bool(self.free) and not self.is_cut
 
     def take(self):
         """The next Chunk, as soon as there is a buffer for it; None where there is none."""
@@ -6235,10 +6309,10 @@ class Stream(Workers):
                 self.ahead.discard(chunk.planned.descriptor.digest)
             elif chunk.filled == self.chunk_size:
                 self.times.append((answered - asked, time.monotonic() - answered))
-                self.choose()
+                self.prefer_one_connection()
             self.changed.notify_all()
 
-    def choose(self):
+    def prefer_one_connection(self):
         """Read no large layer ahead where one connection has turned out to be faster."""
         if len(self.times) < self.times.maxlen or not is_one_faster(self.times, self.jobs):
             return
@@ -6292,9 +6366,11 @@ class Stream(Workers):
                 chunk = self.begun[0] if self.begun else None
                 if chunk and chunk.planned is planned:
                     if chunk.is_ready:
+                        self.is_waiting = False
                         return self.begun.popleft()
                 elif planned.descriptor.digest not in self.ahead:
                     return None
+                self.is_waiting = True
                 self.pause()
 
     def rest(self, planned, position, view):
@@ -6306,8 +6382,8 @@ class Stream(Workers):
                 for piece in source_pieces(source, view):
                     yield piece
                     self.count(len(piece))
-            except (OSError, EOFError) as error:
-                why = printable(getattr(error, "strerror", None) or error)
+            except OSError as error:
+                why = printable(error.strerror or error)
                 raise DiskError(f"{source.path} cannot be read: {why}") from None
             return
         self.sources.pop(descriptor.digest, None)
@@ -6521,6 +6597,7 @@ def choose_manifests(registry, top, platform, reporter):
     else:
         manifest = resolve(registry, top, platform, reporter)
         return manifest, [manifest], manifest
+    # docker has one image a name: this host's platform is offered to it, else the first.
     images = [manifest for manifest in manifests if manifest.is_image]
     offered = images[0] if images else None
     with contextlib.suppress(NotFound):
@@ -6693,11 +6770,11 @@ def in_threads(function, things, count):
     """[function(thing) or the exception that it raised, ...], several at once, in order."""
     results = [None] * len(things)
     numbers = iter(range(len(things)))
-    lock = threading.Lock()
+    numbers_lock = threading.Lock()
 
     def work():
         while True:
-            with lock:
+            with numbers_lock:
                 number = next(numbers, None)
             if number is None:
                 return
@@ -6943,19 +7020,21 @@ def archive_images(images, omit, write, failures):
         try:
             return plan, pulled, write(plan, pulled)
         except (NotFound, NoAccess, Damaged) as error:
-            images = without_layer(images, error.layer)
-            if failures is None or not error.layer or not images:
+            rest = without_layer(images, error.layer)
+            if failures is None or not rest or len(rest) == len(images):
                 raise
             failures.append(error)
+            images = rest
 
 
 def without_layer(images, digest):
-    """Those ResolvedImages that do not have a layer, which cannot be had."""
-    return [
-        image
-        for image in images
-        if not any(layer.digest == digest for each in image.manifests for layer in each.layers)
-    ]
+    """Those ResolvedImages that do not need a layer, which cannot be had."""
+
+    def needs(image):
+        manifests = image.manifests + [referrer.manifest for referrer in image.referrers]
+        return any(layer.digest == digest for each in manifests for layer in each.layers)
+
+    return [image for image in images if not needs(image)]
 
 
 def pulled_image(image, omitted):
@@ -7027,21 +7106,34 @@ def pull_blobs(reference, directory, platform=None, reporter=None, **connection)
     settings = Settings(**connection)
     registry = Registry(parsed, settings._replace(scheme=scheme or settings.scheme), reporter)
     wanted = parse_platforms(platform)
-    view = memoryview(bytearray(BUFFER))
+    if wanted == "all" or wanted and len(wanted) > 1:
+        raise UsageError("the blobs of one platform can be pulled at a time")
     paths = []
     try:
         manifest = resolve(registry, registry.get(), wanted, reporter or Reporter())
         for descriptor in [manifest.config] + manifest.layers:
             path = os.path.join(directory, descriptor.digest.partition(":")[2])
             paths.append(path)
-            with FileErrors(path), open_own(path + ".part") as file:
-                file.truncate(0)
-                for piece in checked(registry.whole(descriptor, view), descriptor):
-                    write_all(file, piece)
-                os.replace(path + ".part", path)
+            write_blob(registry, descriptor, path)
     finally:
         registry.transport.close()
     return paths
+
+
+def write_blob(registry, descriptor, path):
+    """Write a blob to a file, which gets its name once its bytes are checked."""
+    # A name of our own: another pull may write the same blob at the same time.
+    part = private_name(path + ".part")
+    view = memoryview(bytearray(BUFFER))
+    try:
+        with FileErrors(path), open_own(part) as file:
+            for piece in checked(registry.whole(descriptor, view), descriptor):
+                write_all(file, piece)
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), file_mode(path))
+        os.replace(part, path)
+    finally:
+        remove(part)
 
 
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
@@ -7090,8 +7182,8 @@ class Terminal(Reporter):
         self.begun = 0.0  # when the download began
         self.drawn = 0.0  # when progress was shown
         self.kept = None  # bytes that were there at the first tick: they do not count as speed
-        self.retrying = ""  # the retry that is told in the live line until ...
-        self.retry_at = 0.0  # ... this time
+        self.retrying = ""  # words about a retry, shown in the live line until retry_at
+        self.retry_at = 0.0  # when the retry begins, by time.monotonic()
 
     def write(self, text):
         """Write to the stream, whatever has become of it."""
@@ -7874,7 +7966,7 @@ def show_manifest(options, settings, reporter):
     print(json.dumps(parse_json(manifest.body, "the manifest"), indent=2))
 
 
-def with_referrers_of(image):
+def referrers_in_words(image):
     """The words for what came along with a PulledImage: ", with 2 signatures"."""
     if not image.referrers:
         return ""
@@ -7926,7 +8018,7 @@ def show_result(result, options):
             how = "is up to date"
         print(
             f"{name} {image.digest} {printable(kind)} {human(image.size)} -> {where} {how}"
-            f"{left_out}{with_referrers_of(image)}",
+            f"{left_out}{referrers_in_words(image)}",
             file=out,
         )
 

@@ -1450,6 +1450,15 @@ class TestArchive(Case):
         with self.assertRaises(imgpull.NotFound):
             imgpull.read_blob(self.tar, "sha256:" + "0" * 64)
 
+    def test_blobs_of_one_platform(self):
+        server = self.serve(INDEX)
+        with self.assertRaises(imgpull.UsageError):
+            imgpull.pull_blobs(server.host + "/app:v1", self.dir, platform="all", scheme="http")
+        server.faults = [Fault("layer", changed(body=flipped), ALWAYS)]
+        with self.assertRaises(imgpull.Damaged):
+            imgpull.pull_blobs(server.host + "/app:v1", self.dir, scheme="http")
+        self.assertEqual(os.listdir(self.dir), [sha256(IMAGE.config)[7:]])
+
     def test_foreign_layer(self):
         """A layer that only its owner may distribute comes from the https address in the manifest."""
         owner = self.serve(tls=self.pems())
@@ -1821,7 +1830,7 @@ class TestRefusals(Case):
     CHALLENGES = [  # WWW-Authenticate values, words of the error
         (["Negotiate"], "negotiate|401"), (['Digest realm="x"'], "digest|401"), (["Bearer"], "realm"),
         (['Bearer realm=""'], "realm"), (['Bearer realm="file:///etc/passwd"'], "realm"),
-        (['Bearer realm="javascript:x"'], "realm"), (['Bearer realm="http://[x/"'], "not the URL"),
+        (['Bearer realm="javascript:x"'], "realm"), (['Bearer realm="//[x"'], "realm"), (['Bearer realm="http://[x/"'], "not the URL"),
         (['Bearer realm="http://a:b/"'], "not the URL"),
         (['Bearer realm="http://nowhere.invalid/' + "x" * 60000 + '"'], "nowhere.invalid"),
         (['Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y")], "token server.*404"),
@@ -2644,6 +2653,30 @@ class TestTLS(Case):
                     self.assertEqual(run.code, 0, run.err)
                     os.remove(self.path("x.tar"))
 
+    def test_loopback_behind_a_proxy(self):
+        """Behind a proxy, localhost is not this host: no password goes there over http."""
+        server = self.serve(challenges=['Basic realm="x"'], users={"user": "pass"})
+        proxy = self.serve(image=None, kind=lambda: FakeProxy(server))
+        with mock.patch.dict(os.environ, https_proxy="http://" + proxy.host, http_proxy="http://" + proxy.host):
+            run = self.run_main("--retries", "0", "-u", "user", "-p", "pass", server.host + "/app:v1", self.tar)
+        self.fails(run, "does not speak TLS")
+        self.assertEqual({request.method for request in proxy.requests}, {"CONNECT"})
+
+    def test_without_ipv6(self):
+        """A kernel without IPv6, and a name that has such an address first."""
+        server, create = self.serve(), socket.socket
+
+        def without(family=-1, *rest, **named):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            return create(family, *rest, **named)
+
+        def both(host, port, *rest, **named):
+            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+        with mock.patch("socket.getaddrinfo", both), mock.patch("socket.socket", without):
+            self.pull(server)
+
     def test_insecure_registries(self):
         """What docker's daemon.json lists needs no TLS and no verification, and that is told, once; nothing else."""
         for listed, tls, works in selected([
@@ -3127,6 +3160,36 @@ class TestKept(Case):
                 self.fails(self.pull(server, expect=FAILED), "cannot be written: Input/output error", code=6)
                 self.assertEqual(read(self.tar), OLD)
 
+    def test_disk_that_fails_late(self):
+        """A flush that is still under way when all layers are there, and then fails: no archive."""
+        def late(*_):
+            time.sleep(1)
+            raise OSError(errno.EIO, "Input/output error")
+        with mock.patch("os.fdatasync", late, create=True), mock.patch.object(imgpull, "FLUSH_SECONDS", 0.01):
+            server = self.serve(make_image(BIG), faults=[("layer", slow(3, 0.05), 1)])
+            self.fails(self.pull(server, expect=FAILED), "cannot be written: Input/output error", code=6)
+        self.assertFalse(os.path.exists(self.tar))
+
+    def test_left_behind(self):
+        """A thread that waits for a name while its pull has failed harms neither the next try nor its archive."""
+        slow_host = self.serve(MIXED)
+        self.hosts["slow.test"] = slow_host
+        resolve = self.resolve
+
+        def linger(host, *rest, **named):
+            if host == "slow.test":
+                time.sleep(1.2)
+            return resolve(host, *rest, **named)
+        server = self.serve(MIXED, faults=[("layer", lambda wire, request, answer: wire.send(
+            Answer(404) if ARMV6.layers[0] in request.path else
+            Answer(307, Location="http://slow.test:%d/store/%s" % (slow_host.port, MIXED.layers[1]))
+            if MIXED.layers[1] in request.path else answer), ALWAYS)])
+        other = server.add("b", "v1", ARMV6)
+        with mock.patch("socket.getaddrinfo", linger):
+            run = self.run_main("-s", "http", "--keep-going", "--retries", "0", server.host + "/app:v1", other, self.tar)
+        self.assertEqual((run.code, imgpull.verify_archive(self.tar)), (1, []), run.err)
+        self.assertEqual([image.name for image in imgpull.list_archive(self.tar)], [server.host + "/app:v1"])
+
     @unittest.skipUnless(POSIX, "signals are POSIX")
     def test_signals_in_a_row(self):
         """Three signals at once: one line, no traceback."""
@@ -3310,7 +3373,7 @@ class TestStream(Case):
 
     def in_chunks(self, size=20000):
         """Have layers read ahead in chunks of this size."""
-        for name, value in (("WINDOW", 7 * size), ("LEAST_CHUNK", size), ("BUFFER", 16 << 10)):
+        for name, value in (("window", lambda jobs: 7 * size), ("LEAST_CHUNK", size), ("BUFFER", 16 << 10)):
             patch = mock.patch.object(imgpull, name, value)
             patch.start()
             self.addCleanup(patch.stop)
@@ -3383,13 +3446,14 @@ class TestStream(Case):
     def test_late_answers(self):
         """Where answers take long to come, and then come at once, one long one is asked for."""
         for times, jobs, better in [([(0.05, 0.005)] * 18, 6, True), ([(0.05, 0.05)] * 18, 6, False),
+                                    ([(0.002, 0.0001)] * 18, 6, False),
                                     ([(0, 0.1)], 2, False), ([(0.05, 0.05)], 2, False), ([(0.06, 0.05)], 2, True)]:
             self.assertEqual(imgpull.is_one_faster(times, jobs), better, (times[0], jobs))
         self.in_chunks()
         layer = noise("layer", 2000000)
 
         def late(wire, request, answer):
-            time.sleep(0.02)
+            time.sleep(0.03)
             wire.send(answer)
         server = self.serve(make_image(layer), faults=[("layer", late, ALWAYS)])
         run = self.pull(server, "--jobs", "2", tar="-")
@@ -4166,7 +4230,7 @@ class TestReadingBack(Case):
             flipped = data[:-place] + b"\x01" + data[len(data) - place + 1:]
             self.assertEqual(len(faults_of(self.write("x.tar", flipped))), 1, place)
         for extra in (b"x", bytes(600) + b"x", data):
-            self.assertRegex("; ".join(faults_of(self.write("x.tar", data + extra))), "behind its end")
+            self.assertRegex("; ".join(faults_of(self.write("x.tar", data + extra))), "data after its end")
 
     def test_links_of_docker(self):
         """docker save before version 25 writes links by name, some before their targets."""
@@ -4522,7 +4586,7 @@ class TestArchivesOnTheCommandLine(Case):
                 ("a link out", layer, link(self.path("moved")), 5, "link out of the archive"),
                 ("a link up", layer, link("../../../moved"), 5, "link out of the archive"),
                 ("a list that is a link", "index.json", link("/etc/passwd"), 5, "link out of the archive"),
-                ("a link to a directory", layer, link("../../blobs"), 5, "no file before it"),
+                ("a link to a directory", layer, link("../../blobs"), 5, "not a file earlier"),
                 ("blobs elsewhere", "blobs", link(self.path("moved")), 5, "link out of the archive"),
                 ("a link within", layer, link("../../copy"), 0, "good"),
                 ("a FIFO", layer, fifo, 5, "neither file, directory nor link"),
@@ -5013,11 +5077,11 @@ OTHER_ROWS = [
         TWO_KINDS, manifest=None, index=index_json(named(TWO_KINDS, APP, mediaType=OCI.index)))),
     ("cut in its last block", "too early", False, PLAIN[:-1]),
     ("cut in the last block but one", "too early", False, PLAIN[:-700]),
-    ("a bit in the last block", "behind its end", False, flipped_at(PLAIN, -100)),
+    ("a bit in the last block", "data after its end", False, flipped_at(PLAIN, -100)),
     ("a bit in the last block but one", "header", False, flipped_at(PLAIN, -700)),
     ("a damaged header", "checksum", False,
      flipped_at(PLAIN, header_of(PLAIN, "manifest.json") + 3)),
-    ("a member after a lone block of zeros", "behind its end", False, archive_of(
+    ("a member after a lone block of zeros", "data after its end", False, archive_of(
         SAFE, end=bytes(512) + entry("x") + bytes(1024))),
     ("gzip a few bytes short", "too early", False, archive_of(
         repacked(SAFE, lambda tar: gzipped(tar)[:-5]))),

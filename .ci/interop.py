@@ -997,7 +997,8 @@ def fronts(lab):
     (token, asked), front = lab.once(token_registry), lab.once(nginx)
     rows = [  # title, port, options, environment, exit code, words to be seen on stderr
         ("http", plain, ["--scheme", "http"], {}, 0, ""),
-        ("http registry asked over https", plain, [], {}, 1, "--scheme http"),
+        ("http registry on this host, nothing said", plain, [], {}, 0, ""),
+        ("http registry asked over https", plain, ["-s", "https"], {}, 1, "--scheme http"),
         ("private CA", tls, ca, {}, 0, ""),
         ("private CA in SSL_CERT_FILE", tls, [], {"SSL_CERT_FILE": files + "ca.crt"}, 0, ""),
         ("private CA not given", tls, [], {}, 1, "--cacert"),
