@@ -1830,7 +1830,8 @@ class TestRefusals(Case):
     CHALLENGES = [  # WWW-Authenticate values, words of the error
         (["Negotiate"], "negotiate|401"), (['Digest realm="x"'], "digest|401"), (["Bearer"], "realm"),
         (['Bearer realm=""'], "realm"), (['Bearer realm="file:///etc/passwd"'], "realm"),
-        (['Bearer realm="javascript:x"'], "realm"), (['Bearer realm="//[x"'], "realm"), (['Bearer realm="http://[x/"'], "not the URL"),
+        (['Bearer realm="javascript:x"'], "realm"),
+        (['Bearer realm="//[x"'], "realm"), (['Bearer realm="http://[x/"'], "not the URL"),
         (['Bearer realm="http://a:b/"'], "not the URL"),
         (['Bearer realm="http://nowhere.invalid/' + "x" * 60000 + '"'], "nowhere.invalid"),
         (['Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y")], "token server.*404"),
@@ -3186,7 +3187,8 @@ class TestKept(Case):
             if MIXED.layers[1] in request.path else answer), ALWAYS)])
         other = server.add("b", "v1", ARMV6)
         with mock.patch("socket.getaddrinfo", linger):
-            run = self.run_main("-s", "http", "--keep-going", "--retries", "0", server.host + "/app:v1", other, self.tar)
+            run = self.run_main("-s", "http", "--keep-going", "--retries", "0", server.host + "/app:v1", other,
+                                self.tar)
         self.assertEqual((run.code, imgpull.verify_archive(self.tar)), (1, []), run.err)
         self.assertEqual([image.name for image in imgpull.list_archive(self.tar)], [server.host + "/app:v1"])
 
