@@ -32,7 +32,8 @@ interop:  ## pull from real registries, load into real runtimes; as root, needs 
 bench:  ## measure speed, memory, disk and requests beside other tools; needs Debian packages (see .ci/run)
 	$(PYTHON) .ci/bench.py
 
-lint:  ## run the linters, and check the format; where there is no ruff: python3 -m pip install ruff
+lint:  ## run the linters, and check the format
+	@command -v $(RUFF) > /dev/null || { echo "no ruff here: python3 -m pip install ruff, or RUFF=..."; exit 1; }
 	$(RUFF) check .
 	$(RUFF) format --check imgpull.py .ci/bench.py
 	bash -n .ci/run

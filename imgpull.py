@@ -7369,10 +7369,11 @@ def image_document(image, layers):
     }
 
 
-def say(text):
-    """Print a line on stdout. What its encoding lacks is escaped."""
-    encoding = sys.stdout.encoding or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+def say(text, out=None):
+    """Print a line on stdout, or another stream. What its encoding lacks is escaped."""
+    out = out or sys.stdout
+    encoding = out.encoding or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=out)
 
 
 class Report(collections.namedtuple("Report", "path images faults check seconds error")):
@@ -8016,10 +8017,10 @@ def show_result(result, options):
         how = f"in {result.seconds:.1f} s"
         if result.unchanged:
             how = "is up to date"
-        print(
+        say(
             f"{name} {image.digest} {printable(kind)} {human(image.size)} -> {where} {how}"
             f"{left_out}{referrers_in_words(image)}",
-            file=out,
+            out,
         )
 
 
@@ -8043,6 +8044,9 @@ def run_pull(options, reporter, connection):
             "an archive is not for a terminal: pipe it (imgpull REF - | docker load), or give a "
             "file's name"
         )
+    if re.fullmatch("[a-z0-9_-]{2,}", options.tar) and not os.path.exists(options.tar):
+        # "imgpull alpine busybox" was meant to have a TAR behind it, maybe.
+        reporter.note(f"the last word is the TAR: the archive goes to the file {options.tar}")
     if re.search(r"\.(tgz|gz|zst|xz|bz2)$", options.tar):
         reporter.warn(f"{options.tar} will be a plain tar, whatever its name says")
     listed = [request for path in options.lists for request in read_list(path)]

@@ -45,6 +45,7 @@ import imgpull
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 POSIX = os.name == "posix"
+CPYTHON_ON_LINUX = sys.platform == "linux" and sys.implementation.name == "cpython"
 
 # --- certificates ----------------------------------------------------------------------------------------------------
 # Made for these tests alone, valid from 2020 to 2120: a CA; what it signed for localhost, two .test hosts and Docker
@@ -1889,7 +1890,7 @@ class TestRefusals(Case):
             with self.subTest(str(challenges)[:80]):
                 self.refused(self.serve(INDEX, challenges=challenges), words)
 
-    @unittest.skipUnless(sys.platform == "linux", "reads /proc")
+    @unittest.skipUnless(CPYTHON_ON_LINUX, "reads /proc; PyPy has a heap of another size")
     def test_memory_stays_flat(self):
         """Much data, wanted or not, takes no memory: a process meets them all, and never has more than 40 MiB."""
         layer, line = noise("huge", 1 << 20) * 32, b"x" * 65536
@@ -3462,7 +3463,7 @@ class TestStream(Case):
         self.assertEqual(faults_of(self.write("whole.tar", run.out)), [])
         self.assertLess(server.kinds().count("layer"), 20)          # 100 Chunks
 
-    @unittest.skipUnless(sys.platform == "linux", "reads /proc")
+    @unittest.skipUnless(CPYTHON_ON_LINUX, "reads /proc; PyPy has a heap of another size")
     def test_memory_of_a_slow_reader(self):
         """What is read ahead is bounded, whatever the reader does: below 48 MiB with all else."""
         layer = noise("huge", 1 << 20) * 32
@@ -5680,6 +5681,15 @@ class TestCommandLine(Case):
         run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
         self.fails(run, "404", code=3)
         self.assertEqual(run.out, b"")
+
+    @unittest.skipUnless(POSIX, "the encodings of POSIX")
+    def test_ascii_terminal(self):
+        """A file's name that stdout's encoding lacks is escaped in the result line."""
+        server = self.serve()
+        environment = dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        out = subprocess.check_output([sys.executable, imgpull.__file__, "-s", "http", server.host + "/app:v1",
+                                       self.path("b\xe4r.tar")], env=environment, stderr=subprocess.DEVNULL)
+        self.assertIn(rb"b\xe4r.tar in ", out)
 
     def test_forms(self):
         """--option value, --option=value, -ovalue and -o=value mean the same."""
