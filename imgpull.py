@@ -1656,7 +1656,8 @@ NOT_TLS = (
 TLS_HINTS = (
     (
         NOT_TLS,
-        "it does not speak TLS on this port: use --scheme http if it is a plain-http registry",
+        "it does not speak TLS on this port: if it is a plain-http registry, use --scheme http, or "
+        "write http:// before HOST",
     ),
     (
         (
@@ -7573,6 +7574,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         message = re.sub("^(ambiguous option: --?[a-z-]+)=.*? could", r"\1 could", message)
+        message = re.sub("expected one argument$", r"\g<0>, right behind the option", message)
         self.exit(2, f"imgpull: error: {printable(message)} (imgpull --help shows the options)\n")
 
 
