@@ -5719,7 +5719,7 @@ class Blob:
             span.active = span.position < span.end
             return span.end - span.position
 
-    def splittable(self):
+    def largest(self):
         """The running Span with most to come, if that is enough for two, or None."""
         copied = self.source.size if self.source else 0
         running = [span for span in self.spans if span.active and span.position >= copied]
@@ -5728,10 +5728,15 @@ class Blob:
             return None
         return largest if largest.end - largest.position >= 2 * MIN_SPLIT else None
 
+    def splittable(self):
+        """Bytes that the Span which split() would divide has to come, 0 where there is none."""
+        largest = self.largest()
+        return largest.end - largest.position if largest else 0
+
     def split(self):
         """A new Span, the later half of the one with most to come, or None."""
         with self.lock:
-            largest = self.splittable()
+            largest = self.largest()
             if largest is None:
                 return None
             # Its worker may be writing a buffer full behind its position: far from the middle.
@@ -6002,12 +6007,8 @@ class Download(Workers):
             if self.pending:
                 blob, span = self.pending.pop(0)
             else:
-                running = [(blob, blob.splittable()) for blob in self.blobs]
-                running = [pair for pair in running if pair[1]]
-                if not running:
-                    return None
-                blob = max(running, key=lambda pair: pair[1].end - pair[1].position)[0]
-                span = blob.split()
+                blob = max(self.blobs, key=Blob.splittable, default=None)
+                span = blob.split() if blob else None
                 if span is None:
                     return None
             span.active = True
