@@ -24,7 +24,6 @@ if __name__ == "__main__":
     # Ctrl-C while the rest is imported must not print a traceback. main() sets its own handlers.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import argparse
 import collections
 import contextlib
 import errno
@@ -32,9 +31,7 @@ import hashlib
 import io
 import json
 import os
-import posixpath
 import re
-import struct
 import sys
 import threading
 import time
@@ -54,14 +51,13 @@ assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys
 #   argparse.HelpFormatter._fill_text, _format_action_invocation   for help that fits a screen
 
 __all__ = [
-    "ArchiveImage",
     "Descriptor",
+    "Image",
     "ImgpullError",
     "Manifest",
     "NotFound",
     "Platform",
     "PullResult",
-    "PulledImage",
     "Reference",
     "Referrer",
     "Registry",
@@ -88,20 +84,29 @@ __build_date__ = "unreleased"
 
 
 class ImgpullError(Exception):
-    """A failure in words that a person can act on: every failure that a caller may want to catch.
+    """A failure that a person can act on: the base of every failure that a caller may catch.
 
-    exit_code: int, the status that the command line exits with
-    kept: bool, whether what was downloaded is kept, so that the same pull resumes
-    layer: str, digest of the layer that could not be had, "" where it was something else
+    exit_code: int, the exit status of the command line
+    kept: bool, True if the downloaded bytes are kept, so that the same pull resumes
+    status: int, the HTTP status of a refusal, or None
+    layer: str, digest of the layer that failed, "" if the failure is not about a layer
+    image: str, full name of the image that failed, "" if the failure is not about one
     """
 
     exit_code = 1
     kept = False
-    layer = ""
+    status = None
+    layer = image = ""
+
+    def __init__(self, text, *more):
+        super().__init__(hide(text), *more)
+
+    def __str__(self):
+        return self.args[0]
 
 
 class UsageError(ImgpullError):
-    """What was asked for makes no sense: a malformed reference, an unknown platform, ...
+    """A request that makes no sense: a malformed reference, an unknown platform.
 
     others: list of str, further mistakes of this kind, such as other lines of a list
     """
@@ -110,27 +115,27 @@ class UsageError(ImgpullError):
 
     def __init__(self, text, others=()):
         super().__init__(text)
-        self.others = list(others)
+        self.others = [hide(other) for other in others]
 
 
 class NotFound(ImgpullError):
-    """The registry does not have it (404), or not for this platform."""
+    """The registry does not have the content (404), or not for this platform."""
 
     exit_code = 3
 
 
 class Refused(ImgpullError):
-    """The registry does not understand or does not support a request (400, 405, ...)."""
+    """The registry does not understand or does not support a request (400, 405)."""
 
 
 class NoAccess(ImgpullError):
-    """Credentials are missing or not accepted by a registry or proxy (401, 403, 407)."""
+    """A registry or proxy lacks or rejects our credentials (401, 403, 407)."""
 
     exit_code = 3
 
 
 class Temporary(ImgpullError):
-    """A failure that may pass.
+    """A failure worth retrying.
 
     delay: float, the seconds that the server asked us to wait, or None
     """
@@ -143,27 +148,27 @@ class Temporary(ImgpullError):
 
 
 class NobodyListens(Temporary):
-    """A connection was refused: the server is not up yet, or the address is wrong."""
+    """A failure worth one retry: nobody listens at the address, or the name is unknown."""
 
 
 class Resumable(ImgpullError):
-    """A failure of the network that outlasted its retries, but may pass later."""
+    """A network failure that outlasted its retries. The same pull may succeed later."""
 
     exit_code = 4
 
 
 class NotTLS(ImgpullError):
-    """The peer does not speak TLS on this port: to try again is of no use."""
+    """The peer does not speak TLS on this port, so a retry is of no use."""
 
 
 class Damaged(ImgpullError):
-    """Bytes that are not what their digest, size or descriptor says."""
+    """Bytes that contradict their digest, size or descriptor."""
 
     exit_code = 5
 
 
 class Mismatch(Damaged):
-    """Content with another digest or size: worth a second try, it may be garbled on the way."""
+    """Content with a wrong digest or size: retried once, since it may be garbled in transit."""
 
 
 class DiskError(ImgpullError):
@@ -179,7 +184,7 @@ class Busy(ImgpullError):
 
 
 class RangeRefused(ImgpullError):
-    """The server does not send the range that was asked for."""
+    """The server does not send the requested range."""
 
 
 class Stopped(ImgpullError):
@@ -187,9 +192,9 @@ class Stopped(ImgpullError):
 
 
 def interrupted(error):
-    """Whether an exception came of Ctrl-C.
+    """True if an exception was caused by Ctrl-C.
 
-    Where Ctrl-C strikes inside a lock of threading, the lock raises an exception of its own, and
+    If Ctrl-C strikes inside a lock of threading, the lock raises an exception of its own, and
     KeyboardInterrupt is only its context.
     """
     while error and not isinstance(error, KeyboardInterrupt):
@@ -197,20 +202,46 @@ def interrupted(error):
     return error is not None
 
 
+# Passwords, tokens and headers that this process has seen. Hiding them where text is made, instead
+# of where each is used, also covers servers and helpers that repeat a secret in their errors.
+SECRETS = set()
+SHORTEST_SECRET = 4  # characters: hiding shorter ones would garble every message
+
+
+def remember_secret(text):
+    """Return text (str), a secret that hide() replaces from now on."""
+    if text and len(text) >= SHORTEST_SECRET:
+        SECRETS.add(text)
+    return text
+
+
+def hide(text):
+    """Return text with known secrets and the user info of URLs replaced by ***."""
+    # The longest first: one secret may be a part of another.
+    for secret in sorted(SECRETS, key=len, reverse=True):
+        # Whole words only: a weak password such as "1234" must not garble every digest.
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    # Passwords hold slashes and at signs, so the last @ of a word ends the user info, unless a
+    # digest follows: NAME:TAG@sha256:... has the shape of USER:PASSWORD@... and hides nothing.
+    return re.sub(r"(?<=://)[^\s'\"]*@(?!sha(?:256|512):[0-9a-f]{16})", "***@", text)
+
+
 def printable(text, limit=300):
-    """Text from outside, fit for a terminal: one line, no control characters."""
-    kept = "".join(char if char.isprintable() else " " for char in str(text)[: limit * 4])
+    """Return text from outside for a terminal: one line, no control characters, no secrets."""
+    # Secrets are replaced before the text is cut: half a secret would not be recognized.
+    shown = hide(str(text)[: limit * 4 + 4096])
+    kept = "".join(char if char.isprintable() else " " for char in shown[: limit * 4])
     words = " ".join(kept.split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
 def quoted(text, limit=160):
-    """Text from outside in quotes, fit for a terminal."""
-    return printable(repr(text), limit)
+    """Return text from outside in quotes, for a terminal."""
+    return printable(repr(hide(text) if isinstance(text, str) else text), limit)
 
 
 def human(size):
-    """A number of bytes in words: 0 B, 1.5 kB, 381.2 MB (powers of 1000, as docker counts)."""
+    """Return bytes (int) in words: 0 B, 1.5 kB, 381.2 MB (powers of 1000, as docker counts)."""
     if size < 1000:
         return f"{size:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -221,20 +252,29 @@ def human(size):
 
 
 def plural(count, word):
-    """plural(2, "layer") is "2 layers"."""
+    """Return "2 layers" for (2, "layer")."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-# ---- References: what an image is called (github.com/distribution/reference) ---------------------
+# ---- References: the names of images (github.com/distribution/reference) -------------------------
+
+LABEL = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+REGISTRY = re.compile(rf"(?:{LABEL}(?:\.{LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+NAME_LIMIT = 255  # characters of a repository, as in distribution/reference
+REFERENCE_LIMIT = 1024  # characters: host, repository, tag and digest have 774 at most
+LIST_LIMIT = 4 << 20  # bytes of a list
+PORTS = {"http": 80, "https": 443}
 
 
 class Reference(collections.namedtuple("Reference", "registry repository tag digest")):
-    """Where an image is. str() is its full name, as docker and containerd write it.
+    """The place of an image. str() is its full name, as docker and containerd write it.
 
     registry: str, host[:port]
     repository: str, the path of the image in the registry
-    tag: str, "" if none
-    digest: str, "" if none
+    tag, digest: str, "" if none
     """
 
     __slots__ = ()
@@ -246,120 +286,79 @@ class Reference(collections.namedtuple("Reference", "registry repository tag dig
 
     @property
     def target(self):
-        """What to ask the registry for: the digest decides over the tag."""
+        """The tag or digest to request: the digest decides over the tag."""
         return self.digest or self.tag
 
     def __str__(self):
-        tag = ":" + self.tag if self.tag else ""
-        return self.name + tag + ("@" + self.digest if self.digest else "")
+        return self.name + f":{self.tag}" * bool(self.tag) + f"@{self.digest}" * bool(self.digest)
 
 
-LABEL = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-REGISTRY = re.compile(rf"(?:{LABEL}(?:\.{LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
-COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
-NAME_LIMIT = 255  # characters of a repository, as in distribution/reference
+class ImageRequest(collections.namedtuple("ImageRequest", "scheme reference name place")):
+    """One image to pull.
 
-PORTS = {"http": 80, "https": 443}
+    scheme: str, "http" or "https", None if the user has not given one
+    reference: Reference
+    name: str, its full name in the archive, None for its own
+    place: str, origin of the request for messages: "images.txt, line 3", "" for an argument
+    """
 
-# Pages that people copy from a browser's address bar, and the names of the images they show.
-WEB_PAGES = (
-    (r"hub\.docker\.com/(?:_|r)/([\w./-]+)", ""),
-    (r"quay\.io/repository/([\w./-]+)", "quay.io/"),
-    (r"gallery\.ecr\.aws/([\w./-]+)", "public.ecr.aws/"),
-    (r"github\.com/([\w./-]+)", None),
-)
-
-
-def bad_reference(text, why):
-    """The UsageError for a text that is no reference. A password in it is not shown."""
-    # NAME:TAG@sha256:... has the shape of USER:PASSWORD@..., and nothing to hide.
-    shown = re.sub(r"^([a-z+-]+://)?[^/@]*:[^/@]*@(?!sha\d)", r"\1***@", text, flags=re.I)
-    return UsageError(f"{quoted(shown)} is not an image reference: {why}")
+    __slots__ = ()
 
 
 def parse_reference(text):
-    """The Reference that text names, normalized: "ubuntu" is docker.io/library/ubuntu:latest.
+    """Return the Reference in text, normalized: "ubuntu" is docker.io/library/ubuntu:latest.
 
-    text: str in the grammar of distribution/reference. Raises ImgpullError, which says what part
-    is wrong.
+    text: str in the grammar of distribution/reference. Raises UsageError, which names the part
+    that is wrong.
     """
-    if text != text.strip(" "):
-        raise bad_reference(text, "there is a blank at its beginning or end")
-    scheme = re.match(r"([a-z+-]+)://", text, re.I)
-    if scheme:
-        more = " (and use --scheme http)" if scheme.group(1).lower() == "http" else ""
-        raise bad_reference(text, f"leave out the {scheme.group()!r}{more}")
+    rest, at, digest = text[: REFERENCE_LIMIT + 1].partition("@")
+    # A colon before the last slash is that of a port: localhost:5000/app has no tag.
+    path, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    name = path + slash + last
+    first, slash, repository = name.partition("/")
+    # A host has a dot, a colon or an upper-case letter, which no repository may begin with.
+    if not slash or not re.search("[.:A-Z]|^localhost$", first):
+        first, repository = "docker.io", name
+    registry, repository = normal_name(first, repository)
+    bad = [part for part in repository.split("/") if not COMPONENT.fullmatch(part)]
+    why = ""
+    if len(text) > REFERENCE_LIMIT:
+        why = f"it has more than {REFERENCE_LIMIT} characters"
+    elif "://" in text:
+        why = f"leave out {quoted(text.partition('://')[0] + '://')}"
+    elif at and not DIGEST.fullmatch(digest):
+        why = "the digest after '@' must be sha256: and 64 hexadecimal digits in lower case"
+    elif DIGEST.fullmatch(tag):
+        why = "a digest is written with '@' before it"
+    elif ":" in tag:
+        why = "it has more than one ':' after the last '/'"
+    elif colon and not TAG.fullmatch(tag):
+        why = f"the tag {quoted(tag)} must be letters, digits, '_', '.' and '-'"
+    elif not REGISTRY.fullmatch(registry):
+        why = f"the registry {quoted(registry)} is not host[:port]"
+    elif len(repository) > NAME_LIMIT:
+        why = f"its name has more than {NAME_LIMIT} characters"
+    elif bad:
+        part = bad[0]
+        why = f"{quoted(part)} in its name must be lower-case letters and digits, with single "
+        why += "'.', '_' (or '__') or '-' between"
+        if COMPONENT.fullmatch(part.lower()):
+            why += f"; did you mean {quoted(part.lower())}?"
     # distribution/reference refuses these as names, since docker takes them for image IDs.
-    if re.fullmatch("[a-f0-9]{64}", text):
+    elif re.fullmatch("[a-f0-9]{64}", text):
         why = "it is an image ID; registries know names and digests (NAME@sha256:…)"
-        raise bad_reference(text, why)
-    rest, at, digest = text.partition("@")
-    if at and not DIGEST.fullmatch(digest):
-        why = (
-            "the digest after '@' must be sha256: and 64, or sha512: and 128 hexadecimal digits "
-            "in lower case"
-        )
-        raise bad_reference(text, why)
-    name, tag = split_tag(text, rest)
-    registry, repository = split_registry(name)
-    check_name(text, name, registry, repository)
+    if why:
+        # As in hide(), but a mistyped reference may hold a password without a scheme before it.
+        shown = re.sub(r"^(.*:.*@|.*@(?=.*[/.]))(?!sha(256|512):)", "***@", text, flags=re.S)
+        if shown != text:
+            why = "it holds user info; log in with --user or docker login"
+        raise UsageError(f"{quoted(shown)} is not an image reference: {why}")
     return Reference(registry, repository, tag or ("" if digest else "latest"), digest)
 
 
-def split_tag(text, rest):
-    """(name, tag) of a reference without its digest; the tag is "" where there is none."""
-    # A colon before the last slash is that of a port: localhost:5000/app has no tag.
-    colon = rest.rfind(":")
-    if colon < rest.rfind("/") or colon < 0:
-        return rest, ""
-    name, tag = rest[:colon], rest[colon + 1 :]
-    if re.fullmatch("sha(256|512)", name.rpartition(":")[2]) and ":" in name:
-        raise bad_reference(text, f"a digest is written with '@': {rest.partition(':sha')[0]}@sha…")
-    if not TAG.fullmatch(tag):
-        why = (
-            f"the tag {quoted(tag)} must be 1 to 128 letters, digits, '_', '.' and '-', and not "
-            "begin with '.' or '-'"
-        )
-        raise bad_reference(text, why)
-    return name, tag
-
-
-def check_name(text, name, registry, repository):
-    """Raise UsageError on a registry or repository that the grammar does not allow."""
-    if not repository:
-        raise bad_reference(text, "it has no name")
-    if not REGISTRY.fullmatch(registry):
-        ascii_only = all(ord(char) < 128 for char in registry)
-        more = "" if ascii_only else "; write an international name in its xn-- form"
-        raise bad_reference(text, f"the registry {quoted(registry)} is not host[:port]{more}")
-    for component in repository.split("/"):
-        if not COMPONENT.fullmatch(component):
-            lowered = name != name.lower() and registry == "docker.io"
-            hint = f"; did you mean {name.lower()!r}?" if lowered else ""
-            why = (
-                f"the name's part {quoted(component)} must be lower-case letters and digits, with "
-                f"single '.', '_' (or '__') or '-' between{hint}"
-            )
-            raise bad_reference(text, why)
-    if len(repository) > NAME_LIMIT:
-        raise bad_reference(text, f"the name is longer than {NAME_LIMIT} characters")
-
-
-def split_registry(name):
-    """(registry, repository) of a name without tag.
-
-    The first component is a registry if it looks like a host: it has a dot or a colon, is
-    localhost, or has an upper-case letter, which no repository may have.
-    """
-    first, slash, rest = name.partition("/")
-    is_host = re.search("[.:]", first) or first == "localhost" or first != first.lower()
-    return normal_name(first, rest) if slash and is_host else normal_name("docker.io", name)
-
-
 def normal_name(registry, repository):
-    """The two in one spelling: Docker Hub is docker.io, and its own images are in library/."""
+    """Return both in one spelling: Docker Hub is docker.io, its official images are in library/."""
     if registry not in ("docker.io", "index.docker.io"):
         return registry, repository
     if repository and "/" not in repository:
@@ -367,152 +366,98 @@ def normal_name(registry, repository):
     return "docker.io", repository
 
 
-def parse_source(text):
-    """(scheme, Reference) of a reference that may say how to speak to its registry.
+def parse_request(text, name=None, place=""):
+    """Return the ImageRequest for a reference, which may begin with http:// or https://.
 
-    "http://HOST/NAME" gives "http", "https://HOST/NAME" gives "https", a plain reference None.
-    Raises ImgpullError, also on the address of a web page.
+    name: str, the name in the archive; without a tag, it gets that of the reference
+    place: str, origin of the text, for messages
+
+    Raises UsageError, which names the place.
     """
-    url = re.match("(https?)://(.*)", text, re.I)
-    if not url:
-        return None, parse_reference(text)
-    for pattern, prefix in WEB_PAGES:
-        page = re.match(pattern, url.group(2), re.I)
-        if page and prefix is None:
-            raise bad_reference(text, "that is a web page, not an image in a registry")
-        if page:
-            image = prefix + page.group(1).strip("/")
-            raise bad_reference(text, f"that is a web page; the image is {image!r}")
-    host, slash, _ = url.group(2).partition("/")
-    if not slash or not REGISTRY.fullmatch(host):
-        raise bad_reference(text, f"after {url.group(1)}:// comes HOST[:PORT]/NAME")
-    reference = parse_reference(url.group(2))
-    if reference.registry.lower() != host.lower() and host != "index.docker.io":
-        # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
-        raise bad_reference(text, f"write the registry as {host}:{PORTS[url.group(1).lower()]}")
-    return url.group(1).lower(), reference
-
-
-class Mirrored(collections.namedtuple("Mirrored", "asked named namespace")):
-    """How an image is requested and named where a registry may be a mirror of another one.
-
-    asked: Reference, what the registry is asked for
-    named: Reference, what the image is called
-    namespace: str, the registry that ?ns= says, "" where the query is left out
-    """
-
-    __slots__ = ()
+    try:
+        url = re.match("(?:(https?)://)?(.*)", text, re.I | re.S)
+        scheme, reference = (url.group(1) or "").lower() or None, parse_reference(url.group(2))
+        host = url.group(2).partition("/")[0]
+        if scheme and normal_name(host, "")[0] != reference.registry:
+            # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
+            if "/" not in url.group(2):
+                raise UsageError(f"{quoted(text)} names a registry and no image")
+            raise UsageError(f"write the registry as {quoted(f'{host}:{PORTS[scheme]}')}")
+        if name:
+            renamed = parse_reference(name)
+            has_tag = ":" in name.partition("@")[0].rpartition("/")[2]
+            tag = renamed.tag if has_tag else reference.tag
+            name = f"{renamed.name}:{tag or 'latest'}"
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}" if place else str(error)) from None
+    return ImageRequest(scheme, reference, name or None, place)
 
 
 def mirrored(reference, namespace):
-    """The Mirrored for a reference to a mirror of the registry called namespace, "" if it is none.
+    """Return (Reference to request, Reference to name it by, value of ?ns=) for a mirror.
 
-    As containerd does: the request goes to the mirror with ?ns=, and the image is named after the
-    namespace. Where the namespace stands in the path already, it is requested as written and
-    without ?ns=: ociregistry answers 400 to both at once. Raises ImgpullError.
+    As in containerd, the request goes to the mirror with ?ns=, and the image is named after the
+    namespace. If the namespace is part of the path already, it is requested as written and
+    without ?ns=: ociregistry answers 400 to both at once. Raises UsageError.
     """
     if not namespace:
-        return Mirrored(reference, reference, "")
+        return reference, reference, ""
     namespace = normal_name(namespace.lower().rstrip("/"), "")[0]
-    if not REGISTRY.fullmatch(namespace) or not re.search("[.:]|^localhost$", namespace):
-        raise UsageError(
-            f"--ns takes the host of a registry, such as docker.io, not {quoted(namespace, 90)}"
-        )
+    if not REGISTRY.fullmatch(namespace):
+        raise UsageError(f"--ns takes the host of a registry, not {quoted(namespace, 90)}")
     first, slash, inside = reference.repository.partition("/")
-    if slash and normal_name(first, "")[0] == namespace:
-        registry, repository = normal_name(namespace, inside)
-        named = reference._replace(registry=registry, repository=repository)
-        return Mirrored(reference, named, "")
-    registry, repository = normal_name(namespace, reference.repository)
-    asked = reference._replace(repository=repository)
-    return Mirrored(asked, asked._replace(registry=registry), namespace)
+    is_inside = slash and normal_name(first, "")[0] == namespace
+    _, repository = normal_name(namespace, inside if is_inside else reference.repository)
+    named = reference._replace(registry=namespace, repository=repository)
+    if is_inside:
+        return reference, named, ""
+    return reference._replace(repository=repository), named, namespace
 
 
-class ImageRequest(collections.namedtuple("ImageRequest", "scheme reference name place")):
-    """An image that somebody wants.
+def parse_list(body, file_name):
+    """Return [ImageRequest, ...] from the text of a list: "REF [NAME]" a line, and # comments.
 
-    scheme: str, "http" or "https", None where nothing is said
-    reference: Reference
-    name: str, its full name in the archive, None for its own
-    place: str, where this was said, for messages: "images.txt, line 3", "" for an argument
+    body: bytes. Raises UsageError, which reports all invalid lines together.
     """
-
-    __slots__ = ()
-
-
-LIST_LIMIT = 10000  # images in a list
-LIST_BYTES = 4 << 20  # bytes of a list
-
-
-def parse_request(text, name=None, place=""):
-    """The ImageRequest for a reference. Raises UsageError, which says the place."""
-    try:
-        scheme, reference = parse_source(text)
-        if name:
-            renamed = parse_reference(name)
-            name = f"{renamed.name}:{renamed.tag or 'latest'}"
-    except UsageError as error:
-        raise UsageError(f"{place}: {error}" if place else str(error)) from None
-    return ImageRequest(scheme, reference, name, place)
-
-
-def parse_list(body, what):
-    """[ImageRequest, ...] in the text of a list: "REF [NAME]" a line, and # comments.
-
-    body: bytes, UTF-8, with lines that end in LF or CRLF
-    what: str, the name of the file, for messages
-
-    A pure function. Raises UsageError, with all malformed lines at once.
-    """
-    try:
-        lines = body.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"{what} is not a list of images: it is not text") from None
     requests, mistakes = [], []
-    for number, line in enumerate(lines, 1):
-        words = re.sub("(^|\\s)#.*", "", line).split()
-        place = f"{what}, line {number}"
+    # str.splitlines would also split at U+2028, VT, FF and NEL, which editors show as one line.
+    for number, line in enumerate(body.decode("utf-8-sig", "replace").split("\n"), 1):
+        words = re.sub("(^|[ \t])#.*", "", line.rstrip("\r")).strip(" \t")
+        words = re.split("[ \t]+", words) if words else []
+        place = f"{file_name}, line {number}"
         if len(words) > 2:
-            mistakes.append(f"{place}: more than REF and NAME: {quoted(line, 90)}")
+            mistakes.append(f"{place}: more than two words; write REF or REF NAME")
         elif words:
             try:
-                requests.append(parse_request(*words, **{"place": place}))
+                requests.append(parse_request(words[0], "".join(words[1:]), place))
             except UsageError as error:
                 mistakes.append(str(error))
-    if len(requests) > LIST_LIMIT:
-        raise UsageError(f"{what} has more than {LIST_LIMIT} images")
-    if mistakes:
-        raise UsageError(mistakes[0], mistakes[1:])
-    if not requests:
-        raise UsageError(f"{what} has no image in it")
+    if mistakes or not requests:
+        raise UsageError((mistakes or [f"{file_name} lists no image"])[0], mistakes[1:])
     return requests
 
 
 def read_list(path):
-    """[ImageRequest, ...] in a file, or on standard input for "-". Raises UsageError."""
-    what = "standard input" if path == "-" else printable(path)
+    """Return [ImageRequest, ...] from a file, "-" for standard input. Raises UsageError."""
+    name = "standard input" if path == "-" else printable(path)
     try:
-        if path == "-":
-            body = sys.stdin.buffer.read(LIST_BYTES + 1)
-        else:
-            with open(path, "rb") as file:
-                body = file.read(LIST_BYTES + 1)
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            body = file.read(LIST_LIMIT + 1)
     except OSError as error:
-        raise UsageError(f"{what} cannot be read: {error.strerror}") from None
-    if len(body) > LIST_BYTES or b"\0" in body:
-        raise UsageError(f"{what} is not a list of images: it is too large, or not text")
-    return parse_list(body, what)
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
+    if len(body) > LIST_LIMIT or b"\0" in body:
+        raise UsageError(f"{name} is not a list of images: it is binary, or longer than 4 MiB")
+    return parse_list(body, name)
 
 
-# ---- Platforms: which of an index's images to take (containerd's platforms package) --------------
+# ---- Platforms: choosing among the images of an index (containerd's platforms package) -----------
 
 
 class Platform(collections.namedtuple("Platform", "os architecture variant os_version features")):
-    """What an image runs on, in Go's names. str() is os[(version)]/architecture[/variant].
+    """A platform in Go's names. str() is os[(version)]/architecture[/variant].
 
-    os: str, such as linux, "" where not known
-    architecture: str, such as amd64, "" where not known
-    variant: str, such as v7, "" where it is the usual one
+    os, architecture: str, such as linux and amd64, "" if unknown
+    variant: str, such as v7, "" for the usual one
     os_version: str, such as 10.0.17763.1 for Windows, mostly ""
     features: tuple of str, the os.features that the image needs, mostly ()
     """
@@ -527,128 +472,98 @@ class Platform(collections.namedtuple("Platform", "os architecture variant os_ve
 
 Platform.__new__.__defaults__ = ("", "", ())
 
+OPERATING_SYSTEMS = ("linux", "windows", "darwin", "freebsd")
 SYSTEMS = {"macos": "darwin", "cygwin": "windows", "msys": "windows"}
-SYSTEM_NAMES = re.compile(
-    "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|"
-    "solaris|wasip1|windows|zos"
-)
 MACHINES = {
-    "x86_64": "amd64",
-    "x86-64": "amd64",
-    "i386": "386",
-    "i486": "386",
-    "i586": "386",
-    "i686": "386",
-    "x86": "386",
-    "aarch64": "arm64",
-    "aarch64_be": "arm64be",
-    "armhf": "arm/v7",
-    "armel": "arm/v6",
-    "armv5tel": "arm/v5",
-    "armv5": "arm/v5",
-    "armv6": "arm/v6",
-    "armv6l": "arm/v6",
-    "armv7": "arm/v7",
-    "armv7l": "arm/v7",
-    "armv7a": "arm/v7",
-    "armv8": "arm64",
-    "armv8l": "arm/v8",
-    "powerpc64le": "ppc64le",
-    "loongarch64": "loong64",
-}
-# A 64-bit machine may run the images of the other one, but nobody gets them without asking.
-ALSO_RUNS = {"amd64": "386", "arm64": "arm"}
+    "x86_64": "amd64", "x86-64": "amd64",
+    "i386": "386", "i486": "386", "i586": "386", "i686": "386", "x86": "386",
+    "aarch64": "arm64", "armv8": "arm64", "armv8l": "arm/v8",
+    "armhf": "arm/v7", "armv7": "arm/v7", "armv7l": "arm/v7", "armel": "arm/v6", "armv6": "arm/v6",
+    "armv6l": "arm/v6", "armv5": "arm/v5", "armv5tel": "arm/v5",
+    "powerpc64le": "ppc64le", "loongarch64": "loong64",
+}  # fmt: skip
+# containerd treats these as equal to the plain ones.
+USUAL = ("arm64/v8", "arm64/v8.0", "amd64/v1")
 
 
 def normal_platform(system, architecture, variant="", os_version="", features=()):
-    """The Platform in Go's names: x86_64 is amd64, armv7l is arm/v7, arm64/v8 is arm64."""
-    system, architecture, variant = system.lower(), architecture.lower(), variant.lower()
+    """Return the Platform in Go's names: x86_64 is amd64, armv7l is arm/v7, arm64/v8 is arm64."""
+    architecture = architecture.lower()
     architecture, _, implied = MACHINES.get(architecture, architecture).partition("/")
-    variant = variant or implied
-    if variant.isdigit():
-        variant = "v" + variant
-    # containerd takes these for equal: arm and arm/v7, arm64 and arm64/v8, amd64 and amd64/v1.
-    if architecture == "arm":
-        variant = variant or "v7"
-    elif (architecture, variant) in (("arm64", "v8"), ("arm64", "v8.0"), ("amd64", "v1")):
+    variant = variant.lower() or implied or ("v7" if architecture == "arm" else "")
+    variant = "v" * variant.isdigit() + variant
+    if f"{architecture}/{variant}" in USUAL:
         variant = ""
-    return Platform(SYSTEMS.get(system, system), architecture, variant, os_version, tuple(features))
+    system = SYSTEMS.get(system.lower(), system.lower())
+    return Platform(system, architecture, variant, os_version, tuple(features))
 
 
 def parse_platform(text):
-    """The Platform of os/arch[/variant], of an architecture (for linux) or of an OS alone.
+    """Return the Platform for os/arch[/variant], or for an architecture alone (for linux).
 
-    As containerd reads it: "windows(10.0.17763)/amd64" has an OS version, and an operating system
-    alone means this host's architecture. Raises ImgpullError.
+    As in containerd, "windows(10.0.17763)/amd64" has an OS version. Raises UsageError.
     """
-    head, *rest = text.split("/")
-    match = re.fullmatch(r"([A-Za-z0-9_.-]+)(?:\(([\w.-]+)\))?", head)
-    plain = all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) for part in rest)
-    if not match or not plain or len(rest) > 2 or text.lower() == "all":
+    word = r"[A-Za-z0-9_.-]+"
+    match = re.fullmatch(rf"(?:({word})(?:\(([\w.-]+)\))?/)?({word})(?:/({word}))?", text)
+    if not match or text.lower() == "all":
         raise UsageError(
             f"{quoted(text)} is not a platform: write os/arch or os/arch/variant, such as "
             "linux/arm64 or linux/arm/v7"
         )
-    name, os_version = match.group(1), match.group(2) or ""
-    if rest:
-        return normal_platform(name, *rest, **{"os_version": os_version})
-    if SYSTEM_NAMES.fullmatch(SYSTEMS.get(name.lower(), name.lower())):
+    system, os_version, architecture, variant = match.groups("")
+    if SYSTEMS.get(architecture.lower(), architecture.lower()) in OPERATING_SYSTEMS:
+        if system:
+            raise UsageError(f"{quoted(text)}: did you mean {architecture}/{system}?")
+        # An operating system alone is for this host's architecture, as in containerd.
         host = host_platform()
-        return normal_platform(name, host.architecture, host.variant, os_version)
-    return normal_platform("linux", name)
+        return normal_platform(architecture, host.architecture, host.variant)
+    return normal_platform(system or "linux", architecture, variant, os_version)
 
 
 def host_platform():
-    """The Platform that this program runs on."""
-    if hasattr(os, "uname"):
-        return normal_platform(os.uname().sysname, os.uname().machine)
-    # A 32-bit Python on 64-bit Windows sees the machine only in PROCESSOR_ARCHITEW6432.
-    machine = os.environ.get("PROCESSOR_ARCHITEW6432")
-    return normal_platform("windows", machine or os.environ.get("PROCESSOR_ARCHITECTURE", "amd64"))
+    """Return the Platform of this host."""
+    import platform
+
+    return normal_platform(platform.system(), platform.machine())
 
 
 def acceptable(wanted):
-    """The Platforms that a machine of the wanted one runs, best first: variants step downwards.
+    """Return the Platforms that a machine of the wanted one runs, best first.
 
-    arm v7 runs v6 and v5; amd64 v3 runs v2 and the plain one. arm64 v9.2 runs v9.1 and v9; v9.0
-    is v8.5 and more, so it runs v8.7 and below, too (containerd's platformVector).
+    Variants step downwards: arm v7 runs v6 and v5; amd64 v3 runs v2 and the plain one; arm64 v9.2
+    runs v9.1, v9, v8.7 and below (containerd's platformVector, except that v9.0 includes v8.5).
     """
-    match = re.fullmatch(r"v(\d+)(?:\.(\d+))?", wanted.variant)
-    if not match:
+    match = re.fullmatch(r"v(\d)(?:\.(\d))?", wanted.variant)
+    if not match or wanted.architecture not in ("arm", "amd64", "arm64"):
         return [wanted]
     major, minor = int(match.group(1)), int(match.group(2) or 0)
-    below = []
-    if wanted.architecture == "arm" and major <= 8:
-        below = [f"v{number}" for number in range(major - 1, 4, -1)]
-    elif wanted.architecture == "amd64" and major <= 4:
-        below = [f"v{number}" for number in range(major - 1, 1, -1)] + [""]
-    elif wanted.architecture == "arm64" and major in (8, 9) and minor <= 9:
-        if major == 9:
-            below = [f"v9.{number}" for number in range(minor - 1, 0, -1)]
-            below += ["v9"] * (minor > 0)
-            minor = min(minor + 5, 9) + 1
-        below += [f"v8.{number}" for number in range(minor - 1, 0, -1)] + [""]
+    if wanted.architecture == "arm64":
+        eights = range(min(minor + 5, 9) if major == 9 else minor - 1, 0, -1)
+        below = [f"v9.{each}" for each in range(minor - 1, 0, -1) if major == 9]
+        below += ["v9"] * (major == 9 and minor > 0) + [f"v8.{each}" for each in eights] + [""]
+    else:
+        least = 4 if wanted.architecture == "arm" else 1
+        below = [f"v{each}" for each in range(major - 1, least, -1)] + [""] * (least == 1)
     return [wanted] + [wanted._replace(variant=variant) for variant in below]
 
 
 def fitness(offered, wanted):
-    """How well an offered Platform suits one of acceptable(), smaller is better; None: not at all.
+    """Return a sort key (lower is better) for an offered Platform, or None if there is no match.
+
+    wanted: Platform, one of acceptable()
 
     Windows images run on the build that they were made for, the first three numbers of the
-    version; of these the newest is the best. An entry that needs features which we do not know of
-    comes after a plain one.
+    version; the newest of these is the best. An entry that requires unknown features comes after
+    a plain one.
     """
-    if offered[:3] != wanted[:3]:
-        return None
     build = wanted.os_version.split(".")[:3]
-    if wanted.os_version and offered.os_version.split(".")[:3] != build:
+    if offered[:3] != wanted[:3] or build != [""] and offered.os_version.split(".")[:3] != build:
         return None
-    numbers = [int(part) for part in re.findall(r"\d{1,9}", offered.os_version)]
-    newest_first = [-number for number in numbers] if wanted.os_version else []
-    return (not set(offered.features) <= set(wanted.features), newest_first)
+    numbers = [-int(part) for part in re.findall(r"\d{1,9}", offered.os_version)]
+    return (not set(offered.features) <= set(wanted.features), numbers if wanted.os_version else [])
 
 
-# ---- Documents: all parsing of untrusted JSON (image-spec manifest.md, config.md, ...) -----------
+# ---- Documents: all parsing of untrusted JSON (image-spec manifest.md, config.md) ----------------
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -656,15 +571,14 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-# What old registries made of a Docker config's type, and docker still takes.
+# Media types that old registries gave a Docker config, and that docker still accepts.
 ODD_DOCKER_CONFIGS = ("application/octet-stream", "application/json", "text/html")
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 
 DOCUMENT_LIMIT = 4 << 20  # bytes of a manifest, index or config (distribution-spec, "Push")
 CHILDREN_LIMIT = 1000  # manifests below one index
 LAYERS_LIMIT = 10000  # layers in one manifest
-INDEX_DEPTH = 4  # indexes within indexes
-SIZE_LIMIT = 1 << 60  # bytes: no blob or archive is larger, and sums of sizes stay below 64 bits
+SIZE_LIMIT = 1 << 44  # bytes of a blob or archive: the state of a download has a byte per MiB
 
 
 class Descriptor(
@@ -676,7 +590,7 @@ class Descriptor(
     digest: str, a sha256 or sha512 digest
     size: int, bytes
     platform: Platform or None
-    urls: tuple of str, where a layer is that only its owner may distribute
+    urls: tuple of str, other places of a layer that only its owner may distribute
     annotations: {str: str}
     """
 
@@ -684,13 +598,18 @@ class Descriptor(
 
     @property
     def path(self):
-        """The name of the blob in an image layout."""
-        return blob_path(self.digest)
+        """The name of the blob in an image layout (image-spec image-layout.md)."""
+        return "blobs/" + self.digest.replace(":", "/")
 
     @property
     def short(self):
         """The digest as people know it: sha256: and 12 digits."""
         return self.digest[:19]
+
+    @property
+    def is_attestation(self):
+        """True for BuildKit's attestation (provenance, SBOM) of another manifest."""
+        return self.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
 
 
 class Manifest(
@@ -713,13 +632,18 @@ class Manifest(
     __slots__ = ()
 
     @property
+    def digest(self):
+        return self.descriptor.digest
+
+    @property
     def is_index(self):
         return self.config is None
 
     @property
     def is_image(self):
-        """Whether runtimes can run it: charts, signatures, ... have configs of other types."""
-        if self.is_index or any("in-toto" in layer.media_type for layer in self.layers):
+        """True if runtimes can run it: charts and signatures have configs of other types."""
+        # Attestations and cosign's older signatures have the config of an image, and other layers.
+        if self.is_index or not all(is_layer_type(each.media_type) for each in self.layers):
             return False
         config_types = (OCI_CONFIG, DOCKER_CONFIG, "")
         if self.descriptor.media_type == DOCKER_MANIFEST:
@@ -728,7 +652,7 @@ class Manifest(
 
 
 class ImageConfig(collections.namedtuple("ImageConfig", "platform diff_ids")):
-    """What a pull needs to know of an image's config (image-spec config.md).
+    """The fields of an image's config that a pull needs (image-spec config.md).
 
     platform: Platform
     diff_ids: list of str, the digest of each layer's unpacked tar, bottom first
@@ -737,152 +661,141 @@ class ImageConfig(collections.namedtuple("ImageConfig", "platform diff_ids")):
     __slots__ = ()
 
 
-def blob_path(digest):
-    """The name of a blob in an image layout (image-spec image-layout.md)."""
-    return "blobs/" + digest.replace(":", "/")
-
-
-def is_attestation(descriptor):
-    """Whether a descriptor is of BuildKit's attestation (provenance, SBOM) of another manifest."""
-    return descriptor.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
+def is_layer_type(media_type):
+    """True if a media type is that of an image's layer, or empty."""
+    return bool(re.search("layer|rootfs|^$", media_type))
 
 
 def runnable(descriptors):
-    """Those descriptors that name a platform to run on: no attestations."""
+    """Return the descriptors that have a platform to run on, without attestations."""
     return [
         descriptor
         for descriptor in descriptors
         if descriptor.platform
         and descriptor.platform.os != "unknown"
-        and not is_attestation(descriptor)
+        and not descriptor.is_attestation
     ]
 
 
 def choose(descriptors, wanted):
-    """The Descriptor whose platform suits a wanted Platform best, or None.
+    """Return the Descriptor that matches a wanted Platform best, or None.
 
     Attestations are never chosen; among equals, the first is.
     """
     offered = runnable(descriptors)
     for platform in acceptable(wanted):
-        fits = [(fitness(descriptor.platform, platform), descriptor) for descriptor in offered]
-        fits = [pair for pair in fits if pair[0] is not None]
-        if fits:
-            return min(fits, key=lambda pair: pair[0])[1]
+        keys = [(fitness(each.platform, platform), each) for each in offered]
+        matches = [pair for pair in keys if pair[0] is not None]
+        if matches:
+            return min(matches, key=lambda pair: pair[0])[1]
     return None
 
 
 def new_hash(digest):
-    """An empty hash object of a validated digest's algorithm."""
+    """Return an empty hash object of the algorithm of a validated digest."""
     return hashlib.new(digest.partition(":")[0])
 
 
 def digest_in(hasher):
-    """The digest of what a hash object has seen."""
+    """Return the digest of the bytes that a hash object has seen."""
     return f"{hasher.name}:{hasher.hexdigest()}"
 
 
 def digest_of(body, like="sha256:"):
-    """The digest of bytes, by the algorithm of another digest."""
+    """Return the digest of bytes by the algorithm of another digest."""
     hasher = new_hash(like)
     hasher.update(body)
     return digest_in(hasher)
 
 
 def mismatch(got, expected):
-    """The words for content that is not what its digest says."""
+    """Return the message for content that contradicts its digest."""
     return f"digest mismatch: got {got}, expected {expected}"
 
 
 def load_json(text):
-    """json.loads, but for what other readers understand differently. Raises ValueError.
+    """Return json.loads(text) if every reader understands it alike. Raises ValueError.
 
-    A number of a million digits keeps older Pythons busy for minutes. Of a key that occurs twice
-    Go merges the two values, and Python takes the last. Python takes NaN, and nobody else does.
+    Go merges the values of a repeated key, while Python takes the last; Go ignores the case of
+    keys; it reads half a surrogate pair as U+FFFD. A number of a million digits keeps older
+    Pythons busy for minutes.
     """
 
-    def constant(name):
-        raise ValueError(f"{name} is no JSON")
-
-    def bounded_int(digits):
-        if len(digits) > 30:
-            raise ValueError("a number without end")
-        return int(digits)
-
     def unique(pairs):
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return value
+        if len({key.casefold() for key, _ in pairs}) != len(pairs):
+            raise ValueError("a repeated key")
+        return dict(pairs)
 
-    return json.loads(
-        text, parse_int=bounded_int, parse_constant=constant, object_pairs_hook=unique
-    )
+    value = json.loads(text, parse_int=lambda digits: int(digits[:30]), object_pairs_hook=unique)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode()  # raises UnicodeEncodeError, a ValueError
+    return value
 
 
 def parse_json(body, what):
-    """The JSON object (dict) in bytes. Raises ImgpullError, which does not quote the bytes."""
-    try:
+    """Return the JSON object (dict) in bytes. Raises Damaged, which does not quote the bytes."""
+    value = None
+    with contextlib.suppress(ValueError, RecursionError):
         value = load_json(body.decode("utf-8"))
-    except (ValueError, RecursionError):
-        # The bytes may be a file with passwords or hold a token, so they are not shown.
-        if body.lstrip()[:1] == b"<":
-            why = " but a web page: is there a proxy or a login page in between?"
-        else:
-            why = "" if body else ": it is empty"
-        raise Damaged(f"{what} is not JSON{why}") from None
     if not isinstance(value, dict):
-        raise Damaged(f"{what} is not a JSON object")
+        # The bytes may be a file with passwords or hold a token, so they are not shown.
+        is_page = body.lstrip()[:1] == b"<"
+        why = ", but a web page: is there a proxy or a login page in between?" if is_page else ""
+        raise Damaged(f"{what} is not a JSON object{why}")
     return value
 
 
 def field(value, key, kind, what, default=None):
-    """value[key] of the given type, or default where it is missing or null.
-
-    Go's JSON folds the case of keys, and the runtimes are written in Go: a key in any case counts,
-    and an object that has it in two cases is refused, since Go takes the last one. Raises
-    ImgpullError on another type.
-    """
-    spelled = [each for each in value if each == key or each.casefold() == key.casefold()]
-    if len(spelled) > 1:
-        raise Damaged(f"{what}: {key} occurs in several spellings: {quoted(spelled, 90)}")
-    if not spelled or value[spelled[0]] is None:
+    """Return value[key] of the given type, default if missing or null. Raises Damaged."""
+    content = value.get(key)
+    if content is None:
+        # The runtimes are written in Go, whose JSON would take a key in any other case for this.
+        if any(other.casefold() == key.casefold() for other in value if other != key):
+            raise Damaged(f"{what}: {key} is spelled in another case")
         return default
-    content = value[spelled[0]]
-    # To Python, true and false are numbers as well.
+    # In Python, true and false are numbers as well.
     if not isinstance(content, kind) or isinstance(content, bool):
         raise Damaged(f"{what}: {key} is {type(content).__name__}, not {kind.__name__}")
     return content
 
 
 def items(value, key, kind, what, limit):
-    """value[key] as a list of things of one type, [] where it is missing. Raises ImgpullError."""
+    """Return value[key] as a list of items of one type, [] if missing. Raises Damaged."""
     entries = field(value, key, list, what, [])
-    return checked_list(entries, key, kind, what, limit)
-
-
-def checked_list(entries, key, kind, what, limit):
-    """A list whose entries are all of one type, at most limit of them. Raises ImgpullError."""
-    if len(entries) > limit:
-        raise Damaged(f"{what}: {key} has more than {limit} entries")
-    if not all(isinstance(entry, kind) for entry in entries):
-        raise Damaged(f"{what}: not every entry of {key} is {kind.__name__}")
+    if len(entries) > limit or not all(isinstance(entry, kind) for entry in entries):
+        raise Damaged(f"{what}: {key} is not a list of at most {limit} {kind.__name__}")
     return entries
 
 
-def texts(value, key, what):
-    """value[key] as {str: str}. Raises ImgpullError."""
-    pairs = field(value, key, dict, what, {})
-    if not all(isinstance(text, str) for text in pairs.values()):
-        raise Damaged(f"{what}: not every value of {key} is str")
-    return pairs
+def media_type_of(value, what):
+    """Return the mediaType of a JSON object without its parameters, "" if none."""
+    return field(value, "mediaType", str, what, "").partition(";")[0].strip().lower()
+
+
+def annotations_of(value, what):
+    """Return the annotations of a JSON object: {str: str}. Raises Damaged."""
+    annotations = field(value, "annotations", dict, what, {})
+    if not all(isinstance(each, str) for each in annotations.values()):
+        raise Damaged(f"{what}: an annotation is not a string")
+    return annotations
+
+
+def platform_in(value, what):
+    """Return the Platform in the fields of a JSON object: a descriptor's platform, or a config."""
+    return normal_platform(
+        field(value, "os", str, what, ""),
+        field(value, "architecture", str, what, ""),
+        field(value, "variant", str, what, ""),
+        field(value, "os.version", str, what, ""),
+        items(value, "os.features", str, what, 100),
+    )
 
 
 def parse_descriptor(value, what):
-    """The Descriptor in a JSON object. Raises ImgpullError on a bad digest or size."""
+    """Return the Descriptor in a JSON object. Raises Damaged on a bad digest or size."""
     digest = field(value, "digest", str, what, "")
     if not DIGEST.fullmatch(digest):
-        raise Damaged(f"{what} has the digest {quoted(digest, 90)}, not a sha256 or sha512 one")
+        raise Damaged(f"{what} has the digest {quoted(digest, 90)}, which is not sha256 or sha512")
     size = field(value, "size", int, what, -1)
     if not 0 <= size < SIZE_LIMIT:
         raise Damaged(f"{what} has an impossible size: {printable(size, 40)}")
@@ -893,124 +806,82 @@ def parse_descriptor(value, what):
         size=size,
         platform=None if platform is None else platform_in(platform, what),
         urls=tuple(items(value, "urls", str, what, 100)),
-        annotations=texts(value, "annotations", what),
+        annotations=annotations_of(value, what),
     )
-
-
-def optional_descriptor(value, key, what):
-    """The Descriptor at a key of a JSON object, or None. Raises ImgpullError."""
-    content = field(value, key, dict, what)
-    return None if content is None else parse_descriptor(content, f"the {key} of {what}")
-
-
-def platform_in(value, what):
-    """The Platform that a JSON object's own fields say: a descriptor's platform, or a config."""
-    return normal_platform(
-        field(value, "os", str, what, ""),
-        field(value, "architecture", str, what, ""),
-        field(value, "variant", str, what, ""),
-        field(value, "os.version", str, what, ""),
-        items(value, "os.features", str, what, 100),
-    )
-
-
-def media_type_of(value, what):
-    """The mediaType of a JSON object without its parameters, "" where it has none."""
-    return field(value, "mediaType", str, what, "").partition(";")[0].strip().lower()
 
 
 def parse_manifest(body, digest, what):
-    """The Manifest in bytes that have been checked against digest.
+    """Return the Manifest in bytes that have been checked against digest.
 
-    Its shape decides what it is, since registries send wrong media types. Raises ImgpullError on
-    anything else than an index or a manifest, and on Docker's schema 1.
+    Its shape decides, since registries send wrong media types. Raises Damaged on everything but
+    an index or a manifest, also on Docker's schema 1.
     """
     value = parse_json(body, what)
-    names = {key.casefold() for key in value}
-    if value.get("schemaVersion") == 1 or names & {"fslayers", "signatures"}:
-        raise Damaged(
-            f"{what} is in Docker's schema 1, which no current runtime loads: push it again with "
-            "a current docker, or take another tag"
-        )
-    # Clients differed in which of the two they took such a document for (CVE-2021-41190).
-    if "manifests" in names and names & {"config", "layers"}:
-        raise Damaged(f"{what} claims to be an index and a manifest at once")
+
+    def descriptors(key, limit):
+        entries = items(value, key, dict, what, limit)
+        return [parse_descriptor(entry, f"one of the {key} of {what}") for entry in entries]
+
+    def descriptor(key):
+        entry = field(value, key, dict, what)
+        return entry and parse_descriptor(entry, f"the {key} of {what}")
+
+    children, config = descriptors("manifests", CHILDREN_LIMIT), descriptor("config")
+    # Clients differed in how they read a document with both (CVE-2021-41190).
+    if ("manifests" in value) == ("config" in value) or "layers" in value and not config:
+        old = value.get("schemaVersion") == 1
+        why = ": it is in Docker's schema 1, which no current runtime loads" if old else ""
+        raise Damaged(f"{what} is neither an image manifest nor an index{why}")
     media_type = media_type_of(value, what)
-    children, config, layers = [], None, []
-    if "manifests" in names:
-        entries = items(value, "manifests", dict, what, CHILDREN_LIMIT)
-        children = [parse_descriptor(entry, f"a manifest of {what}") for entry in entries]
-        media_type = media_type if media_type in (OCI_INDEX, DOCKER_LIST) else OCI_INDEX
-    elif "config" in names:
-        config = optional_descriptor(value, "config", what)
-        if config is None or field(value, "layers", list, what) is None:
-            raise Damaged(f"{what} is not an image manifest: it lacks its config or its layers")
-        entries = items(value, "layers", dict, what, LAYERS_LIMIT)
-        layers = [parse_descriptor(entry, f"a layer of {what}") for entry in entries]
-        if media_type not in (OCI_MANIFEST, DOCKER_MANIFEST):
-            docker = config.media_type == DOCKER_CONFIG
-            media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
-    else:
-        said = f" (it says: {printable(media_type)})" if media_type else ""
-        raise Damaged(f"{what} is neither an image manifest nor an index{said}")
+    if media_type not in ((OCI_MANIFEST, DOCKER_MANIFEST) if config else (OCI_INDEX, DOCKER_LIST)):
+        is_docker = config and config.media_type == DOCKER_CONFIG
+        media_type = DOCKER_MANIFEST if is_docker else OCI_MANIFEST if config else OCI_INDEX
     return Manifest(
         descriptor=Descriptor(media_type, digest, len(body), None, (), {}),
         body=body,
         children=children,
         config=config,
-        layers=layers,
-        subject=optional_descriptor(value, "subject", what),
+        layers=descriptors("layers", LAYERS_LIMIT),
+        subject=descriptor("subject"),
         artifact_type=field(value, "artifactType", str, what, ""),
-        annotations=texts(value, "annotations", what),
+        annotations=annotations_of(value, what),
     )
 
 
-def parse_config(body, what):
-    """The ImageConfig in the bytes of an image's config. Raises ImgpullError."""
+def parse_config(body, manifest, what):
+    """Return the ImageConfig in the bytes of a Manifest's config. Raises Damaged.
+
+    Every layer needs its diff_id, or no runtime loads the image.
+    """
     value = parse_json(body, what)
     rootfs = field(value, "rootfs", dict, what, {})
     diff_ids = items(rootfs, "diff_ids", str, what, LAYERS_LIMIT)
+    if len(diff_ids) != len(manifest.layers):
+        count = plural(len(diff_ids), "layer")
+        raise Damaged(f"{what} lists {count}, and its manifest {len(manifest.layers)}")
     return ImageConfig(platform_in(value, what), diff_ids)
-
-
-def check_layer_count(manifest, config, what):
-    """Raise Damaged where an image's config does not know as many layers as its manifest has."""
-    if len(config.diff_ids) != len(manifest.layers):
-        known, there = plural(len(config.diff_ids), "layer"), len(manifest.layers)
-        raise Damaged(f"the config of {what} knows {known}, and its manifest has {there}")
 
 
 def walk(descriptor, manifest, load, what):
     """Yield (Descriptor, Manifest) of a manifest and of all below it, each once, parents first.
 
-    descriptor: Descriptor of the manifest
-    load: function from a Descriptor to its Manifest, or to None where it is to be passed over
-    what: str, what the error says is too deep or too large
+    load: function from a Descriptor to its Manifest, or to None to skip it
 
-    The one walk through indexes, for registries and archives. Raises ImgpullError where indexes
-    are nested too deeply or have too many manifests: they may go on for ever.
+    Raises Damaged if there are too many: an index can be endless.
     """
-    seen, level = {descriptor.digest}, [(descriptor, manifest)]
-    for _ in range(INDEX_DEPTH + 1):
-        below = []
-        for pair in level:
-            yield pair
-            for child in pair[1].children:
-                if child.digest in seen:
-                    continue
+    seen, pending = {descriptor.digest}, [(descriptor, manifest)]
+    for pair in pending:
+        yield pair
+        for child in pair[1].children:
+            if child.digest not in seen:
                 seen.add(child.digest)
-                if len(seen) > CHILDREN_LIMIT:
-                    raise Damaged(f"{what} has more than {CHILDREN_LIMIT} manifests")
                 loaded = load(child)
-                if loaded is not None:
-                    below.append((child, loaded))
-        if not below:
-            return
-        level = below
-    raise Damaged(f"{what} has indexes within indexes, more than {INDEX_DEPTH} deep")
+                pending += [(child, loaded)] if loaded else []
+        if len(seen) > CHILDREN_LIMIT:
+            raise Damaged(f"{what} has more than {CHILDREN_LIMIT} manifests")
 
 
-# ---- Settings and reporter: what a user may set for a pull, and who is told how it goes ----------
+# ---- Settings and reporter: the connection options of a pull, and the receiver of its progress ---
 
 
 class Settings(
@@ -1021,16 +892,15 @@ class Settings(
 ):
     """How to reach a registry.
 
-    scheme: "https" or "http"; None for https, but http for a loopback registry without TLS
+    scheme: "https" or "http"; None for https, with http for a loopback registry without TLS
     insecure: bool, do not verify certificates
     cacert: str, path of a PEM file with CAs to trust besides the system's, or None
     cert, key: str, paths of PEM files with the client's certificate and its key, or None
     user, password: str, or None
     token: str, a registry token, or None
-    timeout: float, seconds without a byte after which a peer has failed
-    retries: int, tries after the first one, counted anew after progress; None is 5, and 1 where
-        nobody has answered yet and the connection is refused
-    namespace: str, the registry that the one in the references is a mirror of, or None
+    timeout: float, seconds without data after which a connection is aborted
+    retries: int, retries of a request, counted anew after progress; None decides by the failure
+    namespace: str, the registry that the one in the references mirrors, or None
     """
 
     __slots__ = ()
@@ -1045,46 +915,55 @@ Settings.__new__.__defaults__ = (
 
 
 class Reporter:
-    """Is told how a pull goes. This base class ignores it all; several threads call its methods."""
+    """Receives progress callbacks, from several threads. This base class ignores them all."""
 
     def note(self, text):
-        """Something that the user may want to know: a wait, a retry, a resume."""
+        """Show a message that the user may want to see: a wait, a retry, a resume."""
 
     def warn(self, text):
-        """Something that the user should know."""
+        """Show a message that the user should see."""
 
     def debug(self, text):
-        """A request or an answer, without secrets."""
+        """Show a request or an answer, without secrets."""
 
-    def doing(self, text):
-        """What goes on before start(), such as "looking up alpine"; "" if someone types now."""
+    def status(self, text):
+        """Show the current activity before start(); "" clears it for a prompt."""
 
     def retry(self, failure, delay, number, limit):
-        """Something failed, and is tried again in delay (float) seconds: retry number of limit."""
-        self.note(f"{failure}; trying again in {delay:.1f} s ({number} of {limit})")
+        """Announce a retry (int, number of limit) in delay (float) seconds after a failure (str).
+
+        limit: int, 0 if time is the limit
+        """
+        self.note(f"{failure}; trying again in {delay:.1f} s")
 
     def start(self, layers, total, images):
-        """All documents are there: the layers are known.
+        """Begin the download: all documents are here.
 
-        layers: list of Descriptor, what is to be put into the archive
+        layers: list of Descriptor, the layers of the archive
         total: int, their bytes
-        images: list of PulledImage
+        images: list of Image
         """
 
-    def blob(self, descriptor, how):
-        """A layer (Descriptor) is complete and right; how: "" if fetched, else where it is from."""
+    def layer(self, descriptor, how):
+        """Report a complete, verified layer (Descriptor).
 
-    def tick(self, done):
-        """So many bytes of the layers are in place. Called often."""
+        how: str, "" if it was fetched, else its origin
+        """
+
+    def image(self, image):
+        """Report an Image whose layers are all complete, in an archive of several images."""
+
+    def progress(self, done):
+        """Report the bytes (int) of layers that are in place. Called often."""
 
     def reading(self, name, done, total):
-        """So many bytes of a local archive are read. Called often, and at the end with total.
+        """Report the bytes (int) of a local archive that have been read. Called often.
 
-        total: int, bytes; 0 for a pipe, where nobody knows
+        total: int, 0 for a pipe. The last call has done == total.
         """
 
     def finish(self):
-        """The download is over, well or not."""
+        """End the download, successful or not."""
 
 
 # ---- Credentials: docker's config.json, containers-auth.json(5), credential helpers --------------
@@ -1094,16 +973,15 @@ HELPER_SECONDS = 20  # for the answer of a credential helper
 # Docker Hub's key in docker's files, and its name for docker's helpers.
 HUB_KEY = "https://index.docker.io/v1/"
 HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
-# Beside HUB_KEY, docker's web login stores what it needs itself to get new tokens.
-HUB_TOKEN_PATHS = ("v1/access-token", "v1/refresh-token")
 
 
-class Credential(collections.namedtuple("Credential", "user password identity token")):
-    """What we log in with at a registry or its token server; "" for each part that is missing.
+class Credential(collections.namedtuple("Credential", "user password identity token source")):
+    """A login at a registry or its token server; "" for each part that is missing.
 
     user, password: str; bytes that are not UTF-8 are kept as surrogates (PEP 383)
     identity: str, an identity token: the token server takes it as an OAuth2 refresh token
-    token: str, a registry token, which the registry takes as it is
+    token: str, a registry token, sent to the registry unchanged
+    source: str, the file that it is stored in or named by, "" if it was given as an option
     """
 
     __slots__ = ()
@@ -1112,53 +990,57 @@ class Credential(collections.namedtuple("Credential", "user password identity to
         return "Credential(***)"  # never a secret in a log or a traceback
 
 
-def to_bytes(text):
-    """The bytes of a text in UTF-8; those that were not UTF-8 come back as they were stored.
+NOBODY = Credential("", "", "", "", "")
 
-    Raises UnicodeEncodeError (a ValueError) on half a character, which JSON can express.
+
+def make_credential(source, user, password, identity="", token=""):
+    """Return the Credential of its parts, None if they are empty.
+
+    Raises ValueError on half a character, which JSON can express and no request can.
     """
-    return text.encode("utf-8", "surrogateescape")
+    f"{user}{password}{identity}".encode("utf-8", "surrogateescape")
+    # docker's sign for a secret that is not a password but an identity token.
+    if user == "<token>":
+        user, password, identity = "", "", identity or password
+    found = user or identity or token
+    return Credential(user, password, identity, token, source) if found else None
 
 
 def basic(user, password):
-    """The value of an Authorization header (RFC 7617)."""
+    """Return the value of an Authorization header (RFC 7617)."""
     import base64
 
-    return "Basic " + base64.b64encode(to_bytes(f"{user}:{password}")).decode()
+    pair = f"{user}:{password}".encode("utf-8", "surrogateescape")
+    remember_secret(password)
+    return "Basic " + remember_secret(base64.b64encode(pair).decode())
 
 
 def credential_files(environ):
-    """Paths of the files that may hold credentials, the one to ask first comes first.
-
-    environ: {str: str}, the environment variables
-    """
+    """Return the paths of the files that may hold credentials, in order of precedence."""
     if environ.get("REGISTRY_AUTH_FILE"):
         # It alone counts, as with podman and skopeo.
         return [environ["REGISTRY_AUTH_FILE"]]
-    home = os.path.expanduser("~")
-    config_home = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    podman = [os.path.join(config_home, "containers", "auth.json")]
-    if environ.get("XDG_RUNTIME_DIR"):
-        podman.insert(0, os.path.join(environ["XDG_RUNTIME_DIR"], "containers", "auth.json"))
-    elif hasattr(os, "getuid"):
-        # As root, over ssh or under cron there is no such variable: containers-auth.json(5).
-        podman.insert(0, f"/run/containers/{os.getuid()}/auth.json")
-    if environ.get("DOCKER_CONFIG"):
-        return [os.path.join(environ["DOCKER_CONFIG"], "config.json")] + podman
-    return podman + [os.path.join(home, ".docker", "config.json")]
+    home, docker = os.path.expanduser("~"), environ.get("DOCKER_CONFIG")
+    # As root, over ssh or under cron, XDG_RUNTIME_DIR is not set: containers-auth.json(5).
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = environ.get("XDG_RUNTIME_DIR")
+    folder = f"{folder}/containers" if folder else f"/run/containers/{user}"
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    podman = [f"{folder}/auth.json", f"{config}/containers/auth.json"]
+    return (
+        [f"{docker}/config.json"] + podman if docker else podman + [f"{home}/.docker/config.json"]
+    )
 
 
 def open_at_once(path, flags):
-    """os.open that does not wait: a named pipe would wait until somebody writes to it."""
+    """Open a file as os.open does, without waiting for somebody to write to a named pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_config(path):
-    """The bytes of a file with credentials. Raises OSError."""
-    import stat
-
+    """Return the bytes of a file with credentials. Raises OSError."""
     with open(path, "rb", opener=open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        if not os.path.isfile(file.fileno()):
             raise OSError(errno.EINVAL, "not a regular file")
         content = file.read(CONFIG_LIMIT + 1)
     if len(content) > CONFIG_LIMIT:
@@ -1166,209 +1048,142 @@ def read_config(path):
     return content
 
 
-def stored_configs(environ, warn):
-    """Yield (where, bytes) of each configuration that may hold credentials.
+def stored_credential(reference, environ, warn):
+    """Return the Credential for a reference from the user's configuration, or None.
 
-    where: str, the path of a file, or the name of a variable, fit to print
+    environ: {str: str}, the environment variables
+    warn: function of a str, called for each file or helper that cannot be used
     """
-    only_file = environ.get("REGISTRY_AUTH_FILE")
-    variable = environ.get("DOCKER_AUTH_CONFIG")
-    if variable and not only_file:
-        yield "$DOCKER_AUTH_CONFIG", to_bytes(variable)
-    for path in credential_files(environ):
+    only, variable = environ.get("REGISTRY_AUTH_FILE"), environ.get("DOCKER_AUTH_CONFIG")
+    for path in ["$DOCKER_AUTH_CONFIG"] * bool(variable and not only) + credential_files(environ):
         where = printable(path)
         try:
-            content = read_config(path)
-        except OSError as error:
-            # Most hosts lack most of the files. A file that was asked for should be there.
-            if only_file or not isinstance(error, FileNotFoundError):
-                warn(f"{where} cannot be read ({error.strerror}); going on without it")
-        else:
-            yield where, content
-
-
-def stored_credential(reference, environ, warn):
-    """The Credential for a reference from the user's configuration, or None.
-
-    reference: Reference
-    environ: {str: str}, the environment variables
-    warn: function of a str, told about each file or helper that is of no use
-    """
-    for where, content in stored_configs(environ, warn):
-        try:
+            is_file = path[:1] != "$"
+            content = read_config(path) if is_file else variable.encode("utf-8", "surrogateescape")
             # docker and podman leave empty files behind.
             config = parse_json(content, where) if content.strip() else {}
-            credential = credential_in(config, reference, where, warn)
+        except OSError as error:
+            # Most hosts lack most of the files, but one that was asked for should be there.
+            if only or not isinstance(error, FileNotFoundError):
+                warn(f"{where} cannot be read ({error.strerror}); going on without it")
+            continue
         except ImgpullError as error:
             warn(f"{error}; going on without it")
             continue
-        if credential:
-            return credential
-    return None
-
-
-def credential_in(config, reference, where, warn):
-    """The Credential for a reference in one configuration (dict), or None. Raises ImgpullError.
-
-    A helper comes before what the file itself holds. Of the keys in "auths" the one counts that is
-    the longest part of the reference's name: host/team/app, then host/team, then host.
-    """
-    auths = field(config, "auths", dict, where, {})
-    helper = helper_for(config, reference.registry, where)
-    if helper:
-        try:
-            credential = helper_credential(helper, reference.registry)
-        except ImgpullError as error:
-            warn(f"{where}: {error}; going on without it")
-        else:
-            if credential:
-                return credential
-    parts = reference.name.lower().split("/")
-    names = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-    for key in [key for name in names for key in spellings(auths, name)]:
-        try:
-            credential = entry_credential(auths[key], f"{where}: the entry of {quoted(key)}")
-        except ImgpullError as error:
-            warn(f"{error}; going on without it")
-            continue
-        if credential:
-            return credential
+        for attempt in (helper_credential, entry_credential):
+            try:
+                credential = attempt(config, reference, where)
+                if credential:
+                    return credential
+            except ImgpullError as error:
+                warn(f"{error}; going on without it")
+            except ValueError:  # not base64, no colon, half a character
+                warn(f"{where}: its login for {reference.name} is malformed; going on without it")
     return None
 
 
 def normal_key(key):
-    """The host or host/path that a key of "auths" or "credHelpers" means, "" if none."""
+    """Return the host or host/path that a key of "auths" or "credHelpers" stands for."""
     scheme = re.match("https?://", key)
     bare = key[scheme.end() :] if scheme else key
     host, slash, path = re.sub("/(v[12]/?)?$", "", bare).partition("/")
     host = host.lower()
     if host in HUB_HOSTS:
-        if path in HUB_TOKEN_PATHS:
-            return ""
-        host = "docker.io"
+        # Beside HUB_KEY, docker's web login stores what it needs itself to get new tokens.
+        host = "" if path.endswith("-token") else "docker.io"
     # docker writes URLs, of which only the host counts; a path without a scheme is podman's.
     return host if scheme else host + slash + path
 
 
 def spellings(keys, name):
-    """Those keys that mean a name (host or host/path), docker's or the exact one first."""
+    """Return the keys that stand for a host or host/path, docker's or the exact one first."""
     same = [key for key in keys if normal_key(key) == name]
     return sorted(same, key=lambda key: (key != HUB_KEY, key != name))
 
 
-def helper_for(config, registry, where):
-    """The name of the credential helper for a registry, "" if none. Raises ImgpullError."""
-    helpers = field(config, "credHelpers", dict, where, {})
-    keys = spellings(helpers, registry.lower())
-    if not keys:
-        return field(config, "credsStore", str, where, "")
-    # An empty name: this registry has no helper, not even that of credsStore.
-    return next((helpers[key] for key in keys if helpers[key]), "")
+def entry_credential(config, reference, where):
+    """Return the Credential in "auths" for a reference, or None.
 
-
-def entry_credential(entry, what):
-    """The Credential of one entry of "auths", None if it is empty. Raises ImgpullError."""
+    The key that is the longest part of its name counts: host/team/app, then host/team, then host.
+    Raises ImgpullError, ValueError.
+    """
     import base64
 
-    if not isinstance(entry, dict):
-        return None
-    user = field(entry, "username", str, what, "")
-    password = field(entry, "password", str, what, "")
-    identity = field(entry, "identitytoken", str, what, "")
-    token = field(entry, "registrytoken", str, what, "")
-    packed = field(entry, "auth", str, what, "")
-    try:
+    auths = field(config, "auths", dict, where, {})
+    parts = reference.name.lower().split("/")
+    names = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    for key in [key for name in names for key in spellings(auths, name)]:
+        what, entry = f"{where}: the entry of {quoted(key)}", auths[key]
+        entry = entry if isinstance(entry, dict) else {}
+        keys = ("username", "password", "identitytoken", "registrytoken", "auth")
+        user, password, identity, token, packed = [
+            field(entry, each, str, what, "") for each in keys
+        ]
         if packed:
             # The program base64 breaks its lines, and Go's decoder takes that.
             pair = base64.b64decode("".join(packed.split()), validate=True)
             user, password = pair.decode("utf-8", "surrogateescape").split(":", 1)
             password = password.strip("\0")  # as docker does
-        to_bytes(user + password + identity)
-    except ValueError:
-        raise ImgpullError(f"{what} is malformed: not base64 of USER:PASSWORD") from None
-    # docker's sign for a secret that is not a password but an identity token.
-    if user == "<token>":
-        user, password, identity = "", "", identity or password
-    return Credential(user, password, identity, token) if user or identity or token else None
-
-
-def helper_credential(helper, registry):
-    """What the program docker-credential-HELPER has for a registry: a Credential or None.
-
-    Raises ImgpullError where the helper fails.
-    """
-    if not isinstance(helper, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", helper):
-        raise ImgpullError(f"{quoted(helper, 60)} is not the name of a credential helper")
-    # docker asks helpers for Docker Hub's URL, podman for docker.io.
-    servers = [HUB_KEY, "docker.io"] if registry == "docker.io" else [registry]
-    failure = None
-    for server in servers:
-        try:
-            credential = ask_helper("docker-credential-" + helper, server)
-        except ImgpullError as error:
-            failure = error
-            continue
+        credential = make_credential(where, user, password, identity, token)
         if credential:
             return credential
-    if failure:
-        raise failure
     return None
 
 
-def ask_helper(program, server):
-    """What a credential helper has for a server: a Credential or None. Raises ImgpullError.
+def helper_credential(config, reference, where):
+    """Return the Credential that a helper has for a registry, or None.
 
-    The protocol: github.com/docker/docker-credential-helpers.
+    The protocol: github.com/docker/docker-credential-helpers. Raises ImgpullError, ValueError.
     """
-    status, answer = run_helper(program, server)
-    if status:
-        # A helper says "credentials not found in native keychain" with the same status as an error.
-        if b"not found" in answer:
-            return None
-        said = printable(answer[:500].decode("utf-8", "replace")) or f"exit status {status}"
-        raise ImgpullError(f"{program} failed: {said}")
-    try:
-        value = parse_json(answer, program)
-        user = field(value, "Username", str, program, "")
-        secret = field(value, "Secret", str, program, "")
-        to_bytes(user + secret)
-    except (ImgpullError, ValueError):
-        # What it said is not shown: it may be a secret.
-        raise ImgpullError(f"{program} gave a malformed answer") from None
-    if user == "<token>":
-        return Credential("", "", secret, "")
-    return Credential(user, secret, "", "") if user or secret else None
-
-
-def run_helper(program, server):
-    """(exit status, standard output) of a credential helper. Raises ImgpullError."""
     import subprocess
 
-    pipe = subprocess.PIPE
-    command = [program, "get"]
-    try:
-        with subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                answer = process.communicate(server.encode(), timeout=HELPER_SECONDS)[0]
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise ImgpullError(f"{program} gave no answer in {HELPER_SECONDS} s") from None
-    except OSError as error:
-        raise ImgpullError(f"{program} cannot be run ({error.strerror})") from None
-    return process.returncode, answer
+    helpers, registry = field(config, "credHelpers", dict, where, {}), reference.registry
+    keys = spellings(helpers, registry.lower())
+    # An empty name: this registry has no helper, not even that of credsStore.
+    helper = next((helpers[key] for key in keys if helpers[key]), "")
+    helper = helper if keys else field(config, "credsStore", str, where, "")
+    if not helper:
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", str(helper)):
+        raise ImgpullError(f"{where}: {quoted(helper, 60)} is not the name of a credential helper")
+    program, pipe = f"docker-credential-{helper}", subprocess.PIPE
+    options = {"stdout": pipe, "stderr": subprocess.DEVNULL, "timeout": HELPER_SECONDS}
+    failure = None
+    # docker asks helpers for Docker Hub's URL, podman for docker.io.
+    for server in [HUB_KEY, "docker.io"] if registry == "docker.io" else [registry]:
+        try:
+            done = subprocess.run([program, "get"], input=server.encode(), **options)
+        except OSError as error:
+            raise ImgpullError(f"{where}: {program} cannot be run ({error.strerror})") from None
+        except subprocess.TimeoutExpired:
+            raise ImgpullError(f"{program} gave no answer in {HELPER_SECONDS} s") from None
+        if done.returncode == 0:
+            value = parse_json(done.stdout, f"the answer of {program}")
+            parts = [field(value, key, str, program, "") for key in ("Username", "Secret")]
+            credential = make_credential(where, *parts)
+            if credential:
+                return credential
+        # A helper says "credentials not found in native keychain" with the same status as an error.
+        elif b"not found" not in done.stdout:
+            # Its output is not shown: it may hold a secret.
+            failure = f"{program} failed with exit status {done.returncode}"
+    if failure:
+        raise ImgpullError(failure)
+    return None
 
 
 # ---- Proxies: https_proxy, http_proxy, all_proxy and no_proxy, as curl and Go read them ----------
 
+PROXY_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
-class Origin(collections.namedtuple("Origin", "scheme host port")):
-    """Whom we talk to. str() is host[:port], as the Host header and messages have it.
 
-    scheme: "http" or "https"
+class Origin(collections.namedtuple("Origin", "scheme host port verified")):
+    """A server: scheme, host and port. str() is host[:port], as in a Host header.
+
+    scheme: str, "http" or "https", or one of PROXY_PORTS
     host: str in lower case, an IPv6 address without brackets
     port: int
+    verified: bool, False if its certificate is not to be verified
     """
 
     __slots__ = ()
@@ -1376,19 +1191,18 @@ class Origin(collections.namedtuple("Origin", "scheme host port")):
     @property
     def netloc(self):
         """host:port, always with the port."""
-        return f"{self.bracketed}:{self.port}"
-
-    @property
-    def bracketed(self):
-        """The host as it stands in a URL."""
-        return f"[{self.host}]" if ":" in self.host else self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self):
-        return self.bracketed if self.port == PORTS[self.scheme] else self.netloc
+        usual = f":{PORTS.get(self.scheme)}"
+        return self.netloc[: -len(usual)] if self.netloc.endswith(usual) else self.netloc
 
 
-def origin_of(url):
-    """The Origin of a URL. Raises ImgpullError where it has none that we speak to."""
+Origin.__new__.__defaults__ = (True,)
+
+
+def origin_of(url, ports=PORTS):
+    """Return the Origin of a URL. Raises ImgpullError if it has none whose scheme is in ports."""
     from urllib.parse import urlsplit
 
     # urlsplit raises ValueError on malformed ports and brackets, and encode() on half characters,
@@ -1398,41 +1212,22 @@ def origin_of(url):
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         # A line break in a host would end up in a request to a proxy.
-        if parts.scheme in PORTS and re.fullmatch(r"[^\x00-\x20\x7f]+", host):
-            return Origin(parts.scheme, host, PORTS[parts.scheme] if port is None else port)
-    raise ImgpullError(f"{redacted(url)} is not the URL of an http or https server")
+        if parts.scheme in ports and re.fullmatch(r"[^\x00-\x20\x7f]+", host):
+            return Origin(parts.scheme, host, ports[parts.scheme] if port is None else port)
+    raise ImgpullError(f"{redacted(url)} is not the URL of an {' or '.join(ports)} server")
 
 
 def redacted(url):
-    """A URL fit to be shown: no user, no password, and no query, since signed URLs are secrets."""
+    """Return a URL without its secrets: no query, as in signed URLs; nothing before the last @."""
     address = re.split("[?#]", url, maxsplit=1)[0]
-    return printable(re.sub("//[^/]*@", "//", address), 200)
-
-
-def proxy_for(scheme, host, port, environ):
-    """The URL of the proxy for a server, or None. The variables count in either case."""
-
-    def variable(name):
-        return (environ.get(name) or environ.get(name.upper()) or "").strip()
-
-    proxy = variable(scheme + "_proxy") or variable("all_proxy")
-    if not proxy or bypassed(host, port, variable("no_proxy")):
-        return None
-    return proxy if "://" in proxy else "http://" + proxy
-
-
-def bypassed(host, port, no_proxy):
-    """Whether no_proxy names a host: its entries are separated by commas or blanks."""
-    host = host.lower().rstrip(".")
-    entries = re.split(r"[\s,]+", no_proxy.lower())
-    return any(covers(entry, host, port) for entry in entries)
+    return printable(re.sub("^([a-z0-9+.-]+://)?.*@", r"\1", address, flags=re.I | re.S), 200)
 
 
 def covers(entry, host, port):
-    """Whether an entry of no_proxy means a host.
+    """Return True if an entry of no_proxy matches host and port.
 
-    entry: *, a domain (with or without a leading dot or *.), an address or a CIDR range, and
-    maybe a port
+    entry: *, a domain (with or without a leading dot or *.), an address or a CIDR range, each
+    with or without a port
     """
     with_port = re.fullmatch(r"(\[[^]]*\]|[^:]*):(\d+)", entry)
     if with_port:
@@ -1441,15 +1236,13 @@ def covers(entry, host, port):
         entry = with_port.group(1)
     entry = entry.strip("[]").rstrip(".")
     domain = re.sub(r"^\*?\.", "", entry)
-    if entry == "*" or (domain and (host == domain or host.endswith("." + domain))):
-        return True
-    return in_range(host, entry)
+    return bool(
+        entry == "*" or domain and f".{host}".endswith(f".{domain}") or in_range(host, entry)
+    )
 
 
 def in_range(host, network):
-    """Whether a host is an address within a network in CIDR notation, or that IPv6 address."""
-    if "/" not in network and ":" not in network:
-        return False
+    """Return True if a host is an address within a network in CIDR notation, or that address."""
     import ipaddress
 
     with contextlib.suppress(ValueError):
@@ -1457,59 +1250,82 @@ def in_range(host, network):
     return False
 
 
+def is_loopback(host):
+    """Return True if a host is the one that this program runs on."""
+    return bool(re.fullmatch(r"localhost|127(\.\d{1,3}){3}|::1", host))
+
+
 def usable_proxy(origin, environ):
-    """The URL of the proxy for an Origin, or None. Raises UsageError on one that is malformed."""
-    proxy = proxy_for(origin.scheme, origin.host, origin.port, environ)
-    if not proxy:
+    """Return the URL of the proxy for an Origin, or None. Raises UsageError if it is malformed."""
+
+    def variable(name):
+        return (environ.get(name) or environ.get(name.upper()) or "").strip()
+
+    proxy = variable(f"{origin.scheme}_proxy") or variable("all_proxy")
+    host = origin.host.rstrip(".").lower()
+    entries = re.split(r"[\s,]+", variable("no_proxy").lower())
+    # To a proxy, "localhost" is its own host. Go's tools do not ask it for loopback either.
+    if not proxy or is_loopback(host) or any(covers(e, host, origin.port) for e in entries if e):
         return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
     with contextlib.suppress(ImgpullError):
         # An @ in the rest means a password that urlsplit would cut at a /.
-        if re.fullmatch("http://([^/?#]*@)?[^/?#@]+/?", proxy, re.I) and origin_of(proxy):
+        pattern = f"({'|'.join(PROXY_PORTS)})://([^/?#]*@)?[^/?#@]+/?"
+        if re.fullmatch(pattern, proxy, re.I) and origin_of(proxy, PROXY_PORTS):
             return proxy
     raise UsageError(
-        f"the proxy {proxy_name(proxy)} (from http_proxy, https_proxy or all_proxy) must be "
-        "http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with special characters in the "
-        "password as %40 and the like"
+        f"the proxy {redacted(proxy)} (from http_proxy, https_proxy or all_proxy) must be "
+        "http://HOST:PORT (or socks5:// or socks5h://), or have USER:PASSWORD@ before HOST, with "
+        "special characters in the password as %40 and the like"
     )
 
 
-def proxy_name(proxy):
-    """A proxy's URL fit to be shown. All before the last @ may be a password, however written."""
-    scheme = re.match("([a-z0-9+.-]+://)?", proxy, re.I).group()
-    address = proxy[len(scheme) :].rpartition("@")[2]
-    return printable(scheme + address, 200)
+def is_socks(proxy):
+    """Return True if a proxy speaks SOCKS, not HTTP."""
+    return proxy.lower().startswith("socks")
 
 
-def proxy_authorization(proxy):
-    """The headers (dict) with the credentials in a proxy's URL, {} if it has none."""
+def sized(text):
+    """Return text as SOCKS sends it: its length in a byte, then its bytes."""
+    data = text.encode("utf-8", "surrogateescape")
+    if len(data) > 255:
+        raise UsageError("a host, user or password of more than 255 bytes is not for SOCKS proxies")
+    return bytes([len(data)]) + data
+
+
+def proxy_login(proxy):
+    """Return (user, password) in a proxy's URL, None if there is none."""
     from urllib.parse import unquote, urlsplit
 
     parts = urlsplit(proxy)
     if parts.username is None:
-        return {}
-    user = unquote(parts.username, errors="surrogateescape")
-    password = unquote(parts.password or "", errors="surrogateescape")
-    return {"Proxy-Authorization": basic(user, password)}
+        return None
+    user, password = (
+        unquote(part or "", errors="surrogateescape") for part in (parts.username, parts.password)
+    )
+    return user, remember_secret(password)
+
+
+def proxy_authorization(proxy):
+    """Return the headers (dict) with the credentials in a proxy's URL, {} if it has none."""
+    login = proxy_login(proxy)
+    return {"Proxy-Authorization": basic(*login)} if login else {}
 
 
 def proxy_refused(proxy, peer, status, reason=""):
-    """The ImgpullError for a proxy that answers instead of the server behind it.
+    """Return the ImgpullError for a proxy that does not connect to a peer.
 
-    proxy: str, its URL
-    peer: Origin, the server
-    status, reason: int and str of the proxy's answer
+    status: int, of HTTP; the nearest one for SOCKS
     """
-    name = proxy_name(proxy)
     # RFC 9110 has 407 for this, but some proxies answer 401.
     if status in (401, 407):
         return NoAccess(
-            f"the proxy {name} wants credentials, or other ones: set its variable to "
-            "http://USER:PASSWORD@HOST:PORT"
+            f"the proxy {redacted(proxy)} requires a login, or another one: write USER:PASSWORD@ "
+            "before its host"
         )
-    text = f"the proxy {name} does not connect to {peer}: {status} {printable(reason)}".rstrip()
-    if status == 403:
-        return NoAccess(text)
-    return Temporary(text) if status >= 500 else ImgpullError(text)
+    text = f"the proxy {redacted(proxy)} does not connect to {peer} ({printable(reason)})"
+    kind = NoAccess if status == 403 else Temporary if status >= 500 else ImgpullError
+    return kind(text)
 
 
 # ---- TLS: whom to trust, what to show, and what a failed handshake means -------------------------
@@ -1517,142 +1333,12 @@ def proxy_refused(proxy, peer, status, reason=""):
 # Where podman and docker keep the certificates of single registries, in HOST[:PORT]/.
 CERTS_DIRS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
 
-
-class TLSFiles(collections.namedtuple("TLSFiles", "authorities cert key insecure")):
-    """What connections to an Origin are made with. Origins with equal ones share a context.
-
-    authorities: tuple of str, paths of PEM files with CAs to trust besides the system's
-    cert, key: str, paths of PEM files with our certificate and its key, or None
-    insecure: bool, do not verify the server's certificate
-    """
-
-    __slots__ = ()
-
-
-def tls_files(origin, settings, own):
-    """The TLSFiles for an Origin.
-
-    settings: Settings
-    own: bool, whether the option --cert is meant for this server. A store that a registry
-    redirects to is not shown who we are.
-    """
-    authorities = certs_in(origin, ".crt")
-    if settings.cacert:
-        authorities.append(settings.cacert)
-    cert, key = None, None
-    stored = certs_in(origin, ".cert")
-    if own and settings.cert:
-        cert, key = settings.cert, settings.key
-    elif stored:
-        cert, key = stored[0], stored[0][: -len(".cert")] + ".key"
-    return TLSFiles(tuple(authorities), cert, key, settings.insecure)
-
-
-def certs_in(origin, suffix):
-    """Paths of an Origin's files with a suffix in docker's and podman's certs.d directories."""
-    paths = []
-    for directory in CERTS_DIRS:
-        # The directory with the port comes first, the one without is for the usual port alone.
-        for name in sorted({origin.netloc, str(origin)}, reverse=True):
-            folder = os.path.join(os.path.expanduser(directory), name)
-            # Most hosts have none, or it may be readable by root alone.
-            with contextlib.suppress(OSError):
-                files = sorted(file for file in os.listdir(folder) if file.endswith(suffix))
-                paths += [os.path.join(folder, file) for file in files]
-    return paths
-
-
-def tls_context(files):
-    """The ssl.SSLContext for TLSFiles. Raises UsageError on files that cannot be used.
-
-    It loads all of the system's CAs, so it is worth keeping: a context for each of the hosts that
-    a registry redirected to once cost 286 MiB.
-    """
-    import ssl
-
-    context = ssl.create_default_context()
-    # Python 3.13 refuses CAs without a key usage, as many private ones are; docker, curl and older
-    # Pythons take them.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    for path in files.authorities:
-        with pem_errors("the CA certificate", path, "it must be PEM"):
-            context.load_verify_locations(path)
-    if files.cert:
-        load_client_certificate(context, files.cert, files.key)
-    if files.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def load_client_certificate(context, cert, key):
-    """Load our certificate and its key into an ssl.SSLContext. Raises UsageError."""
-    asked = Passphrase()
-    rule = "certificate and key must be PEM and belong together, and a pass phrase must be right"
-    # ssl does not say which of the two files is missing.
-    for path in filter(None, (cert, key)):
-        if not os.path.exists(path):
-            raise UsageError(f"the client certificate or its key: no such file: {printable(path)}")
-    with pem_errors("the client certificate", cert, rule):
-        try:
-            context.load_cert_chain(cert, key, asked)
-        except Exception:
-            if asked.failure:
-                raise UsageError(asked.failure) from None
-            raise
-
-
-class Passphrase:
-    """Asks for the pass phrase of the client's key, when ssl calls it."""
-
-    def __init__(self):
-        self.failure = ""  # why there is none, "" if there is one
-
-    def __call__(self):
-        import getpass
-
-        if not sys.stdin or not sys.stdin.isatty():
-            self.failure = (
-                "the client's key is encrypted, and there is no terminal to ask for its pass "
-                "phrase: decrypt it (openssl pkey -in KEY -out PLAIN)"
-            )
-            # ssl of Python 3.6 calls again after an exception, and then crashes.
-            return "-"
-        try:
-            return getpass.getpass("Pass phrase of the client's key: ")
-        except EOFError:
-            self.failure = "the client's key is encrypted, and no pass phrase was given"
-            return "-"
-
-
-@contextlib.contextmanager
-def pem_errors(what, path, rule):
-    """A context in which the errors of ssl that loads a file become UsageErrors."""
-    import ssl
-
-    name = printable(path)
-    try:
-        yield
-    except ssl.SSLError as error:
-        # The reason of many errors is only in the text.
-        reason = printable(error.reason or error.args[-1])
-        raise UsageError(f"{what} {name} cannot be used ({reason}): {rule}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{what} {name} is a directory: give a PEM file") from None
-    except OSError as error:
-        raise UsageError(f"{what} {name} cannot be read: {error.strerror}") from None
-
-
-# What OpenSSL says, in lower case, where the peer speaks something else than TLS.
+# OpenSSL's words, in lower case, for a peer that speaks something else than TLS.
 NOT_TLS = (
-    "wrong version number",
-    "http request",
-    "unknown protocol",
-    "record layer failure",
-    "packet length too",
+    "wrong version number|http request|unknown protocol|record layer failure|packet length too"
 )
-
-# Words of OpenSSL in lower case, and what they mean for a connection that comes to nothing.
+# Patterns of OpenSSL's words in lower case, and what they mean for a handshake that failed. {ca}:
+# the files with CAs that were trusted besides the system's.
 TLS_HINTS = (
     (
         NOT_TLS,
@@ -1660,112 +1346,162 @@ TLS_HINTS = (
         "write http:// before HOST",
     ),
     (
-        (
-            "certificate required",
-            "handshake failure",
-            "bad certificate",
-            "peer did not return a certificate",
-            "alert unknown ca",
-            "certificate unknown",
-            "certificate expired",
-        ),
-        "it may want a client certificate that it trusts: --cert and --key",
+        "certificate required|handshake failure|bad certificate|did not return a certificate|alert "
+        "unknown ca|certificate unknown|alert certificate expired",
+        "it may require a client certificate that it trusts: --cert and --key",
     ),
     (
-        ("unsupported protocol", "protocol version", "no protocols", "no shared cipher"),
+        "unsupported protocol|protocol version|no protocols|no shared cipher",
         "it has no TLS version in common with this Python's OpenSSL: use a newer Python, or have "
         "the server updated",
     ),
-)
-
-# The same for a server's certificate that was not accepted. {trust}: see tls_failure.
-CERTIFICATE_HINTS = (
     (
-        ("expired", "not yet valid"),
+        "verify failed.*(expired|not yet valid)",
         "its certificate is out of date: check this host's clock, have the certificate renewed, "
         "or use --insecure",
     ),
     (
-        ("mismatch", "doesn't match", "not valid for"),
-        "its certificate is for another name: use the name that it is for, or --insecure",
+        "mismatch|doesn't match|not valid for",
+        "its certificate is for another name: use that name, or --insecure",
     ),
     (
-        ("issuer", "self signed", "self-signed", "ca cert"),
-        "its certificate is not signed by a CA that {trust}, or use --insecure",
-    ),
-    (
-        # Python 3.6 does not say more than "certificate verify failed".
-        ("",),
-        "its certificate is out of date or not signed by a CA that {trust}, or use --insecure",
+        # Python 3.6 does not say more than this, also for a certificate that is out of date.
+        "verify failed",
+        "its certificate is not signed by a CA that this host{ca} trusts: give the CA's PEM file "
+        "with --cacert, or use --insecure",
     ),
 )
 
 
-def is_not_tls(error):
-    """Whether an ssl.SSLError means that the peer does not speak TLS."""
-    said = str(error).lower().replace("_", " ")
-    return any(words in said for words in NOT_TLS)
+class TLSFiles(collections.namedtuple("TLSFiles", "authorities cert key insecure")):
+    """What a connection to an Origin is made with. Origins with equal ones share a context.
+
+    authorities: tuple of str, paths of PEM files with CAs to trust besides the system's
+    cert, key: str, paths of PEM files with our certificate and its key, or None
+    insecure: bool, True if the server's certificate is not verified
+    """
+
+    __slots__ = ()
 
 
-def tls_failure(error, authorities=()):
-    """What an ssl.SSLError or ssl.CertificateError means, None for a cut connection.
+def tls_files(origin, settings, own):
+    """Return the TLSFiles for an Origin.
 
+    own: bool, True if the option --cert is for this server. A store that a registry redirects to
+        is not shown who we are.
+    """
+    stored = {".crt": [], ".cert": []}
+    for directory in CERTS_DIRS:
+        # The directory with the port comes first, the one without is for the usual port alone.
+        for name in sorted({origin.netloc, str(origin)}, reverse=True):
+            folder = os.path.join(os.path.expanduser(directory), name)
+            # Most hosts have none, or it may be readable by root alone.
+            with contextlib.suppress(OSError):
+                for file in sorted(os.listdir(folder)):
+                    kind = stored.get(os.path.splitext(file)[1], [])
+                    kind.append(os.path.join(folder, file))
+    authorities = stored[".crt"] + ([settings.cacert] if settings.cacert else [])
+    cert, key = (settings.cert, settings.key) if own else (None, None)
+    for path in stored[".cert"][:1] if not cert else ():
+        cert, key = path, path[: -len(".cert")] + ".key"
+    return TLSFiles(tuple(authorities), cert, key, settings.insecure or not origin.verified)
+
+
+def tls_context(files):
+    """Return the ssl.SSLContext for TLSFiles. Raises UsageError if a file cannot be used.
+
+    It loads all of the system's CAs, so it is worth keeping: a context for each of the hosts that
+    a registry redirected to once cost 286 MiB.
+    """
+    import getpass
+    import ssl
+
+    def passphrase():
+        # ssl of Python 3.6 calls again after an exception, and then crashes.
+        with contextlib.suppress(EOFError):
+            if sys.stdin and sys.stdin.isatty():
+                return getpass.getpass("Pass phrase of the client's key: ")
+        failures.append("its key is encrypted, and there is nobody to ask for the pass phrase")
+        return "-"
+
+    context = ssl.create_default_context()
+    # Python 3.13 refuses CAs without a key usage, as many private ones are; docker, curl and older
+    # Pythons take them.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    name, failures = "", []
+    try:
+        # ssl does not say which of the files is missing.
+        for name in filter(None, files.authorities + (files.cert, files.key)):
+            os.stat(name)
+        for name in files.authorities:
+            context.load_verify_locations(name)
+        if files.cert:
+            name = files.cert
+            context.load_cert_chain(files.cert, files.key, passphrase)
+    except OSError as error:
+        reason = getattr(error, "reason", "") or error.strerror or error
+        failures.append(printable("it is a directory" if os.path.isdir(name) else reason))
+        raise UsageError(
+            f"the certificate or key {printable(name)} cannot be used ({failures[0]}): it must be "
+            "PEM, a certificate and its key must belong together, and a pass phrase must be right "
+            "(openssl pkey -in KEY -out PLAIN decrypts a key)"
+        ) from None
+    if files.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def tls_failure(error, peer, authorities):
+    """Return the ImgpullError for an ssl.SSLError or ssl.CertificateError.
+
+    peer: str, the server
     authorities: tuple of str, paths of the CAs that were trusted besides the system's
     """
     said = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
-    whole = f"{said} {error}".lower().replace("_", " ")
-    certificate = "verify failed" in whole or type(error).__name__ == "CertificateError"
-    if authorities:
-        tried = printable(" or ".join(authorities))
-        trust = f"this host trusts or {tried} holds: give the right one with --cacert"
-    else:
-        trust = "this host trusts: give the CA's PEM file with --cacert"
-    for words, hint in CERTIFICATE_HINTS if certificate else TLS_HINTS:
-        if any(word in whole for word in words):
-            return f"{hint.format(trust=trust)} ({printable(said)})"
-    return None
+    whole = f"{error} {said}".lower().replace("_", " ")
+    for pattern, hint in TLS_HINTS:
+        if re.search(pattern, whole, re.S):
+            kind = NotTLS if pattern == NOT_TLS else ImgpullError
+            hint = hint.format(ca="".join(f" or {printable(each)}" for each in authorities))
+            return kind(f"no TLS connection to {peer}: {hint} ({printable(said)})")
+    return Temporary(f"the TLS connection to {peer} broke: {printable(error)}")
 
 
 # ---- Connections: the one place that makes a request, and the one rule that retries --------------
 
-USER_AGENT = "imgpull/" + __version__
+USER_AGENT = f"imgpull/{__version__}"
 BUFFER = 256 << 10  # bytes a read: measured, more does not pay and less costs calls
 REDIRECTS = 10
-RETRIES = 5  # where nothing else was asked for
-BACKOFF = 0.5  # seconds before the first retry; doubles with each
+BACKOFF = 0.5  # seconds before the first retry; doubles with each, up to 64 times as much
+# Retries, unless --retries is given: for a name or address that is most likely wrong, for a server
+# that has never answered, and for one that has. The waits of the last add up to two minutes, since
+# a registry that restarts takes longer than those of the second, a quarter of a minute.
+UNLIKELY_RETRIES, FIRST_RETRIES, RETRIES = 1, 5, 9
 LONGEST_WAIT = 120  # seconds: a Retry-After beyond this is an error at once
 OVERHEAD_LIMIT = 512 << 10  # bytes of headers, or of chunk sizes and trailers for one read
 FILL_SECONDS = 0.05  # how long a read goes on to fill its buffer
-# A peer that sends fewer than SLOW_BYTES in SLOW_SECONDS of waiting is given up: 1 KiB a second.
-SLOW_SECONDS = 60
-SLOW_BYTES = 60 << 10
-DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer where there are others
+# A peer that sends less than this is given up. A silent one is --timeout's business alone.
+SLOW_SECONDS, SLOW_RATE = 60, 1 << 10  # the least to look at, and bytes a second
+DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer if there are others
+SOCKS_REPLIES = {2: "not allowed", 3: "no route", 4: "host unreachable", 5: "connection refused"}
 
 
 class Incoming(io.RawIOBase):
     """The bytes that arrive on a socket, as http.client reads them for one answer.
 
-    Three rules live here, since every byte of every header and body passes through:
-    - A read of a body fills its buffer, or ends with what comes after FILL_SECONDS. A record of TLS
-      has 16 KiB at most; handing on each by itself took 40 % more CPU in a pull over https.
-    - A peer that sends a byte now and then, for ever, is given up: see SLOW_BYTES.
-    - Headers, trailers and interim answers may not go on for ever: see OVERHEAD_LIMIT.
-
-    sock: the socket or ssl.SSLSocket to read from
-    raw: the socket's own reader, closed with this one, since it keeps the socket open
-    peer: str, whom we read from, for messages
+    - A read of a body fills its buffer, or ends with what comes after FILL_SECONDS: a record of TLS
+      has 16 KiB at most, and to hand on each by itself costs 40 % more CPU.
+    - A peer that sends a byte now and then, or headers without end, is given up.
     """
 
     def __init__(self, sock, raw, peer):
-        super().__init__()
-        self.sock = sock
-        self.raw = raw
-        self.peer = peer
+        self.sock, self.raw, self.peer = sock, raw, peer  # raw is closed with it: it holds sock
         self.due = 0  # bytes of the body that are certain to come
         self.budget = OVERHEAD_LIMIT  # bytes that may come before the reader asks for more
         self.failure = None  # an error that came after bytes which count
-        self.waited = 0.0  # seconds of waiting for data since the rate was last looked at
-        self.received = 0  # bytes that came in these seconds
+        self.waited, self.received = 0.0, 0  # seconds, and bytes that came in them
+        self.patience = max(SLOW_SECONDS, 2 * (sock.gettimeout() or 0))  # seconds
 
     def readable(self):
         return True
@@ -1774,35 +1510,27 @@ class Incoming(io.RawIOBase):
         if self.failure:
             raise self.failure
         begun = time.monotonic()
-        # Not a method of ours: over https, this runs once for every 16 KiB.
-        receive = self.sock.recv_into
-        count = receive(view)
+        count = self.sock.recv_into(view)
         full = min(len(view), self.due)
         while 0 < count < full and time.monotonic() - begun < FILL_SECONDS:
             try:
-                more = receive(view[count:full])
+                more = self.sock.recv_into(view[count:full])
             except Exception as error:
-                self.failure = error
-                break
+                self.failure, more = error, 0
             if not more:
                 break
             count += more
-        self.account(count, time.monotonic() - begun)
-        return count
-
-    def account(self, count, seconds):
-        """Note that so many bytes came in so many seconds. Raises where there is a limit to it."""
-        self.waited += seconds
-        self.received += count
         self.budget -= count
         if self.budget < 0:
             raise Damaged(f"{self.peer} sends headers without end")
-        if self.waited > SLOW_SECONDS:
-            if self.received < SLOW_BYTES:
-                raise Temporary(
-                    f"timed out: {self.peer} sent only {human(self.received)} in {SLOW_SECONDS} s"
-                )
+        self.waited += time.monotonic() - begun
+        self.received += count
+        if self.waited > self.patience:
+            if self.received < SLOW_RATE * self.patience:
+                text = f"{self.peer} sent only {human(self.received)} in {self.patience:g} s"
+                raise Temporary(f"timed out: {text}")
             self.waited, self.received = 0.0, 0
+        return count
 
     def close(self):
         super().close()
@@ -1810,7 +1538,7 @@ class Incoming(io.RawIOBase):
 
 
 def answer_class(peer):
-    """http.client.HTTPResponse, reading through Incoming."""
+    """Return a http.client.HTTPResponse class that reads through Incoming."""
     import http.client
 
     class Answer(http.client.HTTPResponse):
@@ -1819,157 +1547,53 @@ def answer_class(peer):
             self.incoming = Incoming(sock, self.fp.detach(), peer)
             self.fp = io.BufferedReader(self.incoming)
 
+        def _read_status(self):
+            # Of the interim answers, http.client knows 100 alone (RFC 9110 15.2).
+            version, status, reason = super()._read_status()
+            return version, 100 if 101 < status < 200 else status, reason
+
     return Answer
-
-
-class NetworkErrors(contextlib.AbstractContextManager):
-    """A context in which errors of http.client, ssl and sockets become ImgpullErrors.
-
-    transport: Transport
-    origin: Origin, whom we talk to
-    proxy: str, the URL of the proxy in between, or None
-    """
-
-    def __init__(self, transport, origin, proxy=None):
-        self.transport = transport
-        self.origin = origin
-        self.proxy = proxy
-
-    def __exit__(self, kind, error, _):
-        if not isinstance(error, Exception) or isinstance(error, ImgpullError):
-            return False
-        if self.transport.stopping.is_set():
-            raise Stopped("stopped") from None
-        raise self.translated(error) from None
-
-    def translated(self, error):
-        """The ImgpullError that says what an exception means."""
-        import http.client
-        import socket
-
-        through = f" through the proxy {proxy_name(self.proxy)}" if self.proxy else ""
-        peer = f"{self.origin}{through}"
-        tunnel = re.match(r"Tunnel connection failed: (\d+) ?(.*)", str(error))
-        if tunnel:
-            return proxy_refused(self.proxy, self.origin, int(tunnel.group(1)), tunnel.group(2))
-        if isinstance(error, socket.timeout):
-            seconds = self.transport.settings.timeout
-            return Temporary(f"timed out: no data from {peer} for {seconds:g} s")
-        if self.origin.scheme == "https" and not isinstance(error, socket.gaierror):
-            failure = self.translated_tls(error, peer)
-            if failure:
-                return failure
-        if isinstance(error, socket.gaierror):
-            return self.no_address(error)
-        if isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
-            kind = NobodyListens if isinstance(error, ConnectionRefusedError) else Temporary
-            return kind(f"no connection to {peer}: {printable(error.strerror or error)}")
-        if isinstance(error, http.client.RemoteDisconnected):
-            return Temporary(f"{peer} closed the connection without an answer")
-        if isinstance(error, (http.client.IncompleteRead, http.client.BadStatusLine)):
-            line = printable(getattr(error, "line", ""), 60)
-            shown = ": " + line if line else ""
-            return Temporary(f"{peer} gave an answer that is cut or not HTTP{shown}")
-        if isinstance(error, UnicodeError):
-            return UsageError(f"{printable(self.origin.host, 100)} is not the name of a host")
-        if isinstance(error, http.client.HTTPException):
-            return Damaged(f"{peer} gave a malformed answer: {printable(error, 120)}")
-        # The text of other errors is not shown: it may quote a header with a password.
-        return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
-
-    def translated_tls(self, error, peer):
-        """The ImgpullError for an error of TLS, or None where it is another kind of error."""
-        import ssl
-
-        if not isinstance(error, (ssl.SSLError, ssl.CertificateError)):
-            return None
-        meaning = tls_failure(error, self.transport.tls_files(self.origin).authorities)
-        if meaning:
-            kind = NotTLS if is_not_tls(error) else ImgpullError
-            return kind(f"no TLS connection to {peer}: {meaning}")
-        return Temporary(f"the TLS connection to {peer} broke: {printable(error)}")
-
-    def no_address(self, error):
-        """The ImgpullError for a name that does not resolve."""
-        import socket
-
-        # A name that has worked before is right: then the network is gone, and may come back.
-        worked = self.origin in self.transport.reached
-        kind = Resumable if error.errno == socket.EAI_NONAME and not worked else Temporary
-        role = "proxy" if self.proxy else "host"
-        host = proxy_name(self.proxy) if self.proxy else self.origin.host
-        why = printable(error.strerror)
-        return kind(
-            f"no address found for the {role} {host} ({why}): check its name and this host's DNS"
-        )
 
 
 class Response(contextlib.AbstractContextManager):
     """An answer whose body is read with a limit. A context manager.
 
-    Its connection serves the next request where the body has been read to its end.
-
-    transport: Transport
-    connection: http.client.HTTPConnection
-    answer: http.client.HTTPResponse
-    origin: Origin, who gave the answer
+    Its connection serves the next request if the body has been read to its end.
     """
 
     def __init__(self, transport, connection, answer, origin):
-        self.transport = transport
-        self.connection = connection
-        self.answer = answer
-        self.origin = origin
-        self.status = answer.status
-        self.headers = answer.headers
-        # Bytes of the body that are still to come, None where the server has not said.
+        self.transport, self.connection, self.origin = transport, connection, origin
+        self.answer, self.status, self.headers = answer, answer.status, answer.headers
+        # Bytes of the body that are still to come, None if the server has not said.
         self.left = None if answer.chunked else answer.length
 
     def readinto(self, view):
-        """Fill a memoryview with what arrives; the number of bytes, 0 at the end.
+        """Fill a memoryview with what arrives, and return the number of bytes, 0 at the end.
 
-        Raises Temporary where the body breaks off.
+        Raises Temporary if the body breaks off.
         """
         if self.left == 0:
             return 0
         incoming = self.answer.incoming
-        incoming.budget = len(view) + OVERHEAD_LIMIT
-        incoming.due = self.left or 0
-        with NetworkErrors(self.transport, self.origin):
+        incoming.due, incoming.budget = self.left or 0, len(view) + OVERHEAD_LIMIT
+        try:
             if self.left is None:
                 piece = self.answer.read1(len(view))
-                count = len(piece)
-                view[:count] = piece
-            else:
-                # HTTPResponse.readinto would wait until the view is full.
-                count = self.answer.fp.readinto1(view[: self.left])
-        if self.transport.stopping.is_set():
-            # An ssl.SSLSocket that was shut down by another thread may hand out ciphertext.
-            raise Stopped("stopped")
-        if self.left is not None:
-            if not count:
-                missing = human(self.left)
-                raise Temporary(f"{self.origin} closed the connection with {missing} to come")
-            self.left -= count
+                view[: len(piece)] = piece
+                return len(piece)
+            # HTTPResponse.readinto would wait until the view is full.
+            count = self.answer.fp.readinto1(view[: self.left])
+        except Exception as error:
+            raise self.transport.failure(error, self.origin) from None
+        if not count:
+            missing = human(self.left)
+            raise Temporary(f"{self.origin} closed the connection with {missing} to come")
+        self.left -= count
         return count
 
-    def ends(self, view):
-        """Whether a body of unknown length ends here: where the connection breaks, it may."""
-        with contextlib.suppress(Temporary):
-            return not self.readinto(view[:1])
-        return True
-
-    def read(self, limit):
-        """The whole body. Raises Damaged where it is longer than limit bytes."""
-        body = self.first(limit + 1)
-        if len(body) > limit:
-            raise Damaged(f"{self.origin} answered with more than {human(limit)}")
-        return body
-
     def first(self, limit):
-        """The body, or as much of it as limit bytes."""
-        body = bytearray()
-        view = memoryview(bytearray(min(limit, 64 << 10)))
+        """Return the body, or as much of it as limit bytes."""
+        body, view = bytearray(), memoryview(bytearray(64 << 10))
         while len(body) < limit:
             count = self.readinto(view[: limit - len(body)])
             if not count:
@@ -1977,125 +1601,124 @@ class Response(contextlib.AbstractContextManager):
             body += view[:count]
         return bytes(body)
 
+    def read(self, limit):
+        """Return the whole body. Raises Damaged if it is longer than limit bytes."""
+        import zlib
+
+        body = self.first(limit + 1)
+        # Some compress although we ask for identity. Digests are of the plain bytes.
+        if self.headers.get("Content-Encoding") == "gzip" and body[:2] == b"\x1f\x8b":
+            with contextlib.suppress(zlib.error):
+                body = zlib.decompressobj(31).decompress(body, limit + 1)
+        if len(body) > limit:
+            raise Damaged(f"{self.origin} answered with more than {human(limit)}")
+        return body
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
-        """Give the connection back where it can serve again, else close it."""
-        if self.connection is None:
-            return
-        try:
+        """Give the connection back if it can serve again, else close it."""
+        reusable = False
+        with contextlib.suppress(Exception):
             if self.left == 0:
                 # http.client has not seen that we read the body. Reading "the rest" closes the
                 # answer, which is what lets the connection go on.
                 self.answer.length = 0
                 self.answer.read()
             reusable = self.answer.isclosed() and not self.answer.will_close
-        except Exception:
-            reusable = False
         # The answer may hold the socket where the connection has let go of it.
         self.answer.close()
-        self.transport.release(self.origin, self.connection, reusable)
+        if self.connection:
+            self.transport.release(self.origin, self.connection, reusable)
         self.connection = None
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def retry_after(value):
-    """Seconds that a Retry-After header asks for (RFC 9110 10.2.3), or None."""
-    value = (value or "").strip()
-    if re.fullmatch(r"\d{1,9}", value):
-        return int(value)
-    if value:
-        from email.utils import mktime_tz, parsedate_tz
+    """Return the seconds that a Retry-After header asks for (RFC 9110 10.2.3), or None."""
+    from email.utils import mktime_tz, parsedate_tz
 
-        # Malformed dates raise different errors in different Pythons.
-        with contextlib.suppress(Exception):
-            return max(0, mktime_tz(parsedate_tz(value)) - time.time())
+    if re.fullmatch(r"\s*\d{1,9}\s*", value or ""):
+        return int(value)
+    # Malformed dates raise different errors in different Pythons.
+    with contextlib.suppress(Exception):
+        return max(0, mktime_tz(parsedate_tz(value)) - time.time())
     return None
 
 
 class Retries:
     """The one rule that retries: how often something has failed, and the waits in between.
 
-    transport: Transport
     what: str, what is tried, for messages: a layer or a document
     """
 
     def __init__(self, transport, what):
-        self.transport = transport
-        self.what = what
-        self.failures = 0  # since there was progress
-        self.progress = 0  # how far the tries have got
+        self.transport, self.what = transport, what
+        self.failures = self.progress = 0
 
     def wait(self, failure, progress=0):
         """Wait until it is time for the next try.
 
-        failure: Temporary, what the last try failed with
-        progress: int, grows as the tries get on; growth starts the count anew
+        failure: Temporary, the failure of the last try
+        progress: int, grows as the tries get on; growth restarts the count
 
-        Raises Resumable where the tries are used up, Stopped where the pull has failed elsewhere.
+        Raises Resumable if no tries are left, Stopped if the pull has failed elsewhere.
         """
-        if self.transport.stopping.is_set():
-            raise Stopped("stopped")
+        import random
+
         if progress > self.progress:
             self.failures, self.progress = 0, progress
         self.failures += 1
-        limit = self.limit(failure)
+        limit = self.transport.settings.retries
+        if limit is None:
+            limit = RETRIES if self.transport.reached else FIRST_RETRIES
+            limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else limit
         text = str(failure)
-        if not text.startswith(self.what):
-            text = f"{self.what}: {text}"
+        text = text if text.startswith(self.what) else f"{self.what}: {text}"
         if self.failures > limit:
-            tried = f" (tried {self.failures} times)" if limit else ""
-            raise Resumable(f"{text}{tried}")
+            raise Resumable(text + (f" (tried {self.failures} times)" if limit else ""))
         delay = failure.delay
         if delay is None:
-            import random
-
             # Partly random, so that what failed at one moment is not all tried again at one moment.
             delay = BACKOFF * 2 ** min(self.failures - 1, 6) * random.uniform(0.75, 1.25)
         elif delay > LONGEST_WAIT:
             raise Resumable(f"{text}; it asks to wait {delay:.0f} s")
-        self.transport.reporter.retry(text, delay, self.failures, limit)
+        if not self.transport.stopping.is_set():
+            self.transport.reporter.retry(text, delay, self.failures, limit)
         if self.transport.stopping.wait(delay):
             raise Stopped("stopped")
-
-    def limit(self, failure):
-        """How many retries a failure is worth."""
-        if self.transport.settings.retries is not None:
-            return self.transport.settings.retries
-        # Most likely a wrong address: nobody should have to wait for that to be said.
-        first = isinstance(failure, NobodyListens) and not self.transport.reached
-        return 1 if first else RETRIES
 
 
 class Transport:
     """Connections, kept alive and shared by all threads of a pull.
 
-    settings: Settings
-    reporter: Reporter
-    jobs: int, how many threads use it at once
+    jobs: int, number of threads that use it at once
     """
 
     def __init__(self, settings, reporter, jobs=6):
-        self.settings = settings
-        self.reporter = reporter
+        self.settings, self.reporter = settings, reporter
         self.idle_limit = 2 * jobs
         self.own_hosts = set()  # hosts that --cert is shown to, added by Registry
-        self.unverified = set()  # Origins whose certificates are not verified, added by Registry
-        self.lock = threading.Lock()  # guards idle, live and fetched
+        self.warned = set()  # texts of warnings that need no repetition
+        self.lock = threading.Lock()  # guards what follows
         self.idle = []  # (Origin, connection), the one used last at the end
-        self.live = {}  # {connection in use: its socket, None before it is connected}
         self.fetched = 0  # bytes of blobs that came, counted by Registry
-        self.tls_lock = threading.Lock()
+        self.taken = 0  # bytes of documents that came, counted by Registry
         self.contexts = {}  # {TLSFiles: ssl.SSLContext}: a context costs a megabyte
         self.reached = set()  # Origins that have answered
         self.dead = set()  # addresses that have not
-        self.stopping = threading.Event()
+        self.stopping = threading.Event()  # set if all threads should end
+
+    def warn_once(self, text):
+        """Warn of something that concerns several images."""
+        with self.lock:
+            is_new = text not in self.warned
+            self.warned.add(text)
+        if is_new:
+            self.reporter.warn(text)
 
     def persist(self, what, attempt):
-        """The result of attempt(), which is called again as long as it raises Temporary.
-
-        what: str, what is tried, for messages
-        """
+        """Return the result of attempt(), which is called again as long as it raises Temporary."""
         retries = Retries(self, what)
         while True:
             try:
@@ -2103,53 +1726,48 @@ class Transport:
             except Temporary as failure:
                 retries.wait(failure)
 
-    def open(self, method, url, headers, authorization=None, body=None):
-        """The Response to a request, after redirects.
+    def open(self, method, url, headers, logins, body=None):
+        """Return the Response to a request, after redirects.
 
-        authorization: str, the value of a header that goes to the origin of url alone, or None
+        logins: {Origin: str, the Authorization header for it and no other, or None}; an Origin in
+            it whose certificate is not to be verified says so
 
-        Raises Temporary, and ImgpullError on a redirect that is not to be followed.
+        Raises Temporary, and ImgpullError for a redirect that is not to be followed.
         """
-        first = origin_of(url)
+        from urllib.parse import urljoin
+
+        start, known = url, {origin[:3]: origin for origin in logins}
+        # No compression on the way: sizes and digests are of the bytes as they are stored.
+        headers = dict(headers, **{"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         for _ in range(REDIRECTS + 1):
             origin = origin_of(url)
-            sent = dict(headers)
-            # No compression on the way: sizes and digests are of the bytes as they are stored.
-            sent.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
+            origin = known.get(origin[:3], origin)
             # The stores that registries redirect to get a signed URL, and must not see our token.
-            if authorization and origin == first:
-                sent["Authorization"] = authorization
-            response = self.send(origin, method, url, sent, body)
+            login = logins.get(origin)
+            sent = dict(headers, Authorization=login) if login else headers
+            try:
+                response = self.send(origin, method, url, sent, body)
+            except NobodyListens as error:
+                if url == start:
+                    raise
+                why = f"{redacted(start)} redirects there: is it the login page of a network?"
+                raise NobodyListens(f"{error}; {why}") from None
             span = headers.get("Range", "")
             self.reporter.debug(f"{method} {redacted(url)} {span}: {response.status}")
-            location = response.headers.get("Location")
+            location = (response.headers.get("Location") or "").strip()
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
             response.close()
-            url = self.redirected(origin, url, location)
-            if method == "POST":
-                raise ImgpullError(
-                    f"{origin} redirects a request with credentials, which is not followed"
-                )
-        raise ImgpullError(f"{first} redirects more than {REDIRECTS} times")
-
-    @staticmethod
-    def redirected(origin, url, location):
-        """The URL that a Location header leads to. Raises ImgpullError on a step down to http."""
-        from urllib.parse import urljoin
-
-        try:
-            target = urljoin(url, location.strip())
-        except ValueError:
-            target = location
-        if origin.scheme == "https" and not target.lower().startswith("https:"):
-            raise ImgpullError(
-                f"{origin} redirects from https to {redacted(target)}, which is not followed"
-            )
-        return target
+            with contextlib.suppress(ValueError):
+                location = urljoin(url, location)
+            if method == "POST" or origin.scheme == "https" and location[:6].lower() != "https:":
+                where = f"{redacted(location)}, which is not followed (https and credentials stay)"
+                raise ImgpullError(f"{origin} redirects {method} to {where}")
+            url = location
+        raise ImgpullError(f"{origin} redirects more than {REDIRECTS} times")
 
     def send(self, origin, method, url, headers, body):
-        """The Response to one request, without following redirects: the one place that asks."""
+        """Return the Response to one request, without redirects: the one place that asks."""
         from urllib.parse import quote, urlsplit
 
         parts = urlsplit(url)
@@ -2158,102 +1776,124 @@ class Transport:
             target += "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~-._[]")
         headers = dict(headers, Host=str(origin))
         proxy = usable_proxy(origin, os.environ)
-        if proxy and origin.scheme == "http":
+        if proxy and origin.scheme == "http" and not is_socks(proxy):
             target = f"http://{origin}{target}"
             headers.update(proxy_authorization(proxy))
         while True:
-            connection, kept = self.connection(origin, proxy)
+            if self.stopping.is_set():
+                raise Stopped("stopped")
+            with self.lock:
+                # The one that was used last: its peer is the least likely to have closed it.
+                kept = next((pair for pair in self.idle[::-1] if pair[0] == origin), None)
+                if kept:
+                    self.idle.remove(kept)
+            connection = kept[1] if kept else self.connect(origin, proxy)
             try:
-                with NetworkErrors(self, origin, proxy):
-                    try:
-                        answer = self.exchange(connection, method, target, body, headers)
-                    except Exception as error:
-                        # A kept-alive connection may have been closed before our request reached
-                        # anyone: that is not a failure. A second POST might be one.
-                        if not (kept and method != "POST" and closed_by_peer(error)):
-                            raise
-                        self.release(origin, connection, False)
-                        continue
-                self.reached.add(origin)
-                if answer.status == 407:
-                    raise proxy_refused(proxy, origin, 407)
-                return Response(self, connection, answer, origin)
-            except BaseException:
-                self.release(origin, connection, False)
-                raise
+                connection.request(method, target, body, headers)
+                answer = connection.getresponse()
+            except BaseException as error:
+                connection.close()
+                # A kept-alive connection may have been closed before our request reached anyone:
+                # that is not a failure. A second POST might be one.
+                closed = isinstance(error, ConnectionError) or "EOF" in type(error).__name__
+                if kept and closed and method != "POST":
+                    continue
+                raise self.failure(error, origin, proxy) from None
+            self.reached.add(origin)
+            response = Response(self, connection, answer, origin)
+            if response.status == 407 and proxy:
+                response.close()
+                raise proxy_refused(proxy, origin, 407)
+            return response
 
-    def exchange(self, connection, method, target, body, headers):
-        """Send a request on a connection; the answer, its headers read."""
-        connection.request(method, target, body, headers)
-        with self.lock:
-            # An answer that ends with its connection takes the socket away from it.
-            self.live[connection] = connection.sock
-        return connection.getresponse()
+    def failure(self, error, origin, proxy=None):
+        """Return the ImgpullError for an exception of http.client, ssl or a socket.
 
-    def connection(self, origin, proxy):
-        """(an http.client connection, whether it was in use before)."""
+        origin: Origin, the server
+        proxy: str, the URL of the proxy in between, or None
+        """
+        import http.client
+        import socket
+        import ssl
+
+        if isinstance(error, ImgpullError) or not isinstance(error, Exception):
+            return error
         if self.stopping.is_set():
-            raise Stopped("stopped")
-        with self.lock:
-            # The one that was used last: the peer is the least likely to have closed it meanwhile.
-            for place in reversed(range(len(self.idle))):
-                if self.idle[place][0] == origin:
-                    connection = self.idle.pop(place)[1]
-                    self.live[connection] = connection.sock
-                    return connection, True
-        connection = self.connect(origin, proxy)
-        with self.lock:
-            self.live[connection] = None
-        return connection, False
+            return Stopped("stopped")
+        host = f"the proxy {redacted(proxy)}" if proxy else origin.host
+        peer = f"{origin} through {host}" if proxy else str(origin)
+        # A server that has answered is there, and comes back.
+        absent = Temporary if origin in self.reached else NobodyListens
+        tunnel = re.match(r"Tunnel connection failed: ((\d+).*)", str(error))
+        if tunnel:
+            return proxy_refused(proxy, origin, int(tunnel.group(2)), tunnel.group(1))
+        if isinstance(error, socket.timeout):
+            return Temporary(f"timed out: no data from {peer} for {self.settings.timeout:g} s")
+        if isinstance(error, socket.gaierror):
+            return absent(
+                f"no address found for {host} ({printable(error.strerror)}): check its spelling "
+                "and this host's DNS, or set https_proxy if a proxy is needed"
+            )
+        if isinstance(error, (ssl.SSLError, ssl.CertificateError)):
+            return tls_failure(error, peer, self.tls_files(origin).authorities)
+        if isinstance(error, http.client.HTTPException):
+            # If it is cut off, or no HTTP at all, the next try may be better.
+            cut = (http.client.IncompleteRead, http.client.BadStatusLine)
+            kind = Temporary if isinstance(error, cut) else Damaged
+            return kind(f"{peer} gave an answer cut off or not HTTP: {printable(error, 60)}")
+        if isinstance(error, OSError):
+            kind = absent if isinstance(error, ConnectionRefusedError) else Temporary
+            return kind(f"no connection to {peer}: {printable(error.strerror or error)}")
+        # The text of other errors is not shown: it may quote a header with a password.
+        return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
 
     def connect(self, origin, proxy):
-        """A new connection to an origin, through a proxy where there is one. Not yet connected."""
+        """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
         import http.client
 
-        address = origin_of(proxy) if proxy else origin
-        timeout = self.settings.timeout
+        socks = proxy if proxy and is_socks(proxy) else None
+        address = origin_of(proxy, PROXY_PORTS) if proxy and not socks else origin
+        options = {"timeout": self.settings.timeout}
         if origin.scheme == "http":
-            connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+            connection = http.client.HTTPConnection(address.host, address.port, **options)
         else:
-            context = self.tls_context(origin)
-            connection = http.client.HTTPSConnection(
-                address.host, address.port, timeout=timeout, context=context
-            )
-            if proxy:
+            options["context"] = self.tls_context(origin)
+            connection = http.client.HTTPSConnection(address.host, address.port, **options)
+            if address is not origin:
                 connection.set_tunnel(origin.host, origin.port, proxy_authorization(proxy))
-                if ":" in origin.host:
-                    bracket_tunnel(connection, origin.host)
         connection.response_class = answer_class(str(origin))
-        connection._create_connection = self.dial
+
+        def dial(address, timeout, _source=None):
+            return self.dial_through(socks, address) if socks else self.dial(address)
+
+        connection._create_connection = dial
         return connection
 
+    def tls_files(self, origin):
+        """Return the TLSFiles for an origin: --cert is shown to the registries' own hosts alone."""
+        return tls_files(origin, self.settings, origin.host in self.own_hosts)
+
     def tls_context(self, origin):
-        """The ssl.SSLContext for an origin, shared by all origins that use the same files."""
+        """Return the ssl.SSLContext for an origin, shared by all that use the same files."""
         files = self.tls_files(origin)
-        with self.tls_lock:
+        with self.lock:
             if files not in self.contexts:
                 if files.key:
-                    self.reporter.doing("")  # its pass phrase may be asked for
+                    self.reporter.status("")  # its pass phrase may be asked for
                 self.contexts[files] = tls_context(files)
             return self.contexts[files]
 
-    def tls_files(self, origin):
-        """The TLSFiles for an origin: --cert is shown to the registries' own hosts alone."""
-        insecure = self.settings.insecure or origin in self.unverified
-        settings = self.settings._replace(insecure=insecure)
-        return tls_files(origin, settings, origin.host in self.own_hosts)
-
-    def dial(self, address, timeout, _source=None):
+    def dial(self, address):
         """As socket.create_connection, but a dead address, of IPv6 say, costs little, and once."""
         import socket
 
+        timeout = self.settings.timeout
         infos = socket.getaddrinfo(address[0], address[1], 0, socket.SOCK_STREAM)
         infos.sort(key=lambda info: info[4] in self.dead)
         for info in infos:
-            is_last = info is infos[-1]
-            sock = None
+            is_last, sock = info is infos[-1], None
             try:
-                # This fails itself where the kernel does not have IPv6.
+                # This fails itself if the kernel does not have IPv6.
                 sock = socket.socket(*info[:3])
                 sock.settimeout(timeout if is_last else min(timeout, DEAD_ADDRESS_SECONDS))
                 sock.connect(info[4])
@@ -2267,72 +1907,69 @@ class Transport:
                     raise
         raise OSError(f"no address for {address[0]}")
 
-    def release(self, origin, connection, reusable):
-        """Take a connection back after use."""
-        with self.lock:
-            self.live.pop(connection, None)
-            surplus = connection
-            if reusable and not self.stopping.is_set():
-                # Too many: the oldest goes. Layers that were redirected to many hosts once left
-                # 1,500 idle connections.
-                self.idle.append((origin, connection))
-                surplus = self.idle.pop(0)[1] if len(self.idle) > self.idle_limit else None
-        if surplus:
-            surplus.close()
-
-    def stop(self):
-        """Make every thread that waits for the network fail soon. For good."""
+    def dial_through(self, proxy, address):
+        """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929)."""
         import socket
 
-        self.stopping.set()
-        with self.lock:
-            sockets = [sock or connection.sock for connection, sock in self.live.items()]
-        # Closing a socket does not wake the thread that reads from it. Shutting it down does.
-        for sock in sockets:
-            # One that is not connected yet, or closed already, does not wait either.
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                sock.shutdown(socket.SHUT_RDWR)
+        host, port = address
+        server, target = origin_of(proxy, PROXY_PORTS), b"\3" + sized(host)
+        login = b"".join(map(sized, proxy_login(proxy) or ()))
+        if server.scheme == "socks5":  # socks5h leaves the name to the proxy
+            family, *_, found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
+            kind = b"\1" if family == socket.AF_INET else b"\4"
+            target = kind + socket.inet_pton(family, found[0])
+        sock = self.dial((server.host, server.port))
+        try:
+            with sock.makefile("rb") as file:
 
-    def start_over(self):
-        """Work again after stop(), once its threads have ended."""
-        self.stopping.clear()
+                def ask(request, size):
+                    sock.sendall(request)
+                    return file.read(size)
+
+                choice = ask(b"\5\2\0\2" if login else b"\5\1\0", 2)
+                if login and choice == b"\5\2":
+                    choice = b"\5" + ask(b"\1" + login, 2)[1:]
+                if choice != b"\5\0":
+                    raise proxy_refused(proxy, host, 407 if choice else 502, "it hung up")
+                code, kind = ask(b"\5\1\0" + target + port.to_bytes(2, "big"), 4)[1::2]
+                if code:
+                    why = SOCKS_REPLIES.get(code, f"SOCKS error {code}")
+                    raise proxy_refused(proxy, host, 403 if code == 2 else 502, why)
+                # What follows is the address that the proxy uses.
+                file.read({1: 6, 4: 18}.get(kind) or file.read(1)[0] + 2)
+                return sock
+        except BaseException:
+            sock.close()
+            raise
+
+    def release(self, origin, connection, reusable):
+        """Take a connection back after use. Beyond the limit, the one used longest ago goes."""
+        with self.lock:
+            self.idle += [(origin, connection)] * reusable
+            surplus = self.idle.pop(0)[1] if len(self.idle) > self.idle_limit else None
+        for each in (surplus, None if reusable else connection):
+            if each:
+                each.close()
 
     def close(self):
         """Close the connections that are idle."""
-        with self.lock:
-            idle, self.idle = self.idle, []
-        for _, connection in idle:
-            connection.close()
-
-
-def closed_by_peer(error):
-    """Whether an exception of a request means that the peer closed the connection before it."""
-    # http.client.RemoteDisconnected is a ConnectionError, too.
-    return isinstance(error, ConnectionError) or type(error).__name__ == "SSLEOFError"
-
-
-def bracket_tunnel(connection, host):
-    """Have CONNECT say [::1]:443, where http.client before Python 3.12 says ::1:443."""
-    plain = connection._tunnel
-
-    def tunnel():
-        connection._tunnel_host = f"[{host}]"
-        try:
-            plain()
-        finally:
-            # The name that the certificate is checked against.
-            connection._tunnel_host = host
-
-    connection._tunnel = tunnel
+        while self.idle:
+            self.idle.pop()[1].close()
 
 
 # ---- Registry and login: challenges, tokens, manifests and blobs (distribution-spec) -------------
 
 TOKEN_LIMIT = 1 << 20  # bytes of a token server's answer
 ERROR_BODY_LIMIT = 8 << 10  # bytes of an error's body that are read
-DOCUMENTS_LIMIT = 16 << 20  # bytes of all manifests and configs of one image
+DOCUMENTS_LIMIT = 16 << 20  # bytes of all manifests and configs of one repository
+PULL_LIMIT = 64 << 20  # bytes of all manifests and configs of a pull
 TWICE = "twice: the registry's copy is damaged, or something on the way changes it"
-AUTHORIZATIONS = 8  # tries at one request: tokens may be used up by other threads meanwhile
+LADDER = 8  # requests for one thing, at most
+LOG_IN = "log in (docker login, podman login, or --user)"
+WHO = f"check the name, and {LOG_IN}"
+DAEMON_JSON = "/etc/docker/daemon.json"
+# Docker Hub's and ECR Public's words for a quota, which no retry restores.
+QUOTA = re.compile("pull rate limit|toomanyrequests.*limit", re.I)
 
 TOKEN_CHARACTERS = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 CHALLENGE = re.compile(
@@ -2346,9 +1983,9 @@ VISIBLE = re.compile(r"[\x21-\x7e]+")  # what a token consists of
 
 
 def parse_challenges(value):
-    """[(scheme in lower case, {parameter in lower case: value}), ...] (RFC 9110 11.6.1).
+    """Return [(scheme in lower case, {parameter in lower case: value}), ...] (RFC 9110 11.6.1).
 
-    value: str, the value of a WWW-Authenticate header. What is malformed is passed over.
+    value: str, the value of a WWW-Authenticate header. Malformed parts are skipped.
     """
     challenges = []
     for name, in_quotes, plain, scheme in CHALLENGE.findall(value[: 64 << 10]):
@@ -2360,89 +1997,62 @@ def parse_challenges(value):
     return challenges
 
 
-def offered_schemes(response):
-    """{scheme: its parameters} that a response asks for, the first of each.
-
-    A header at a time: an open quote in one must not swallow the next.
-    """
-    offered = {}
-    for header in response.headers.get_all("WWW-Authenticate") or []:
-        for scheme, parameters in parse_challenges(header):
-            offered.setdefault(scheme, parameters)
-    return offered
+def challenge_in(response):
+    """Return {scheme: parameters} of a 401's challenges that a Login can answer, else {}."""
+    # A header at a time: an open quote in one must not swallow the next. The first counts.
+    headers = response.headers.get_all("WWW-Authenticate") or []
+    pairs = [pair for each in headers[::-1] for pair in parse_challenges(each)[::-1]]
+    return dict(pairs) if response.status == 401 else {}
 
 
 def explain(response):
-    """What an error answer says, in a line fit for a terminal; "" where it says nothing."""
-    try:
+    """Summarize an error response in one printable line, "" if it has no text."""
+    text = ""
+    with contextlib.suppress(ImgpullError):
         text = response.first(ERROR_BODY_LIMIT).decode("utf-8", "replace")
-    except ImgpullError:
-        return ""
     if text.lstrip().startswith("<"):
         # A web page: its title says it, and nginx repeats the status in it.
         text = "".join(re.findall("<title>([^<]*)</title>", text, re.I)[:1])
-        return without_status(text, response.status)
-    try:
+    with contextlib.suppress(ValueError, AttributeError, LookupError, RecursionError):
         value = load_json(text)
         errors = value.get("errors") or [value]
         first = errors[0] if isinstance(errors, list) else errors
         keys = ("code", "message", "error", "error_description", "details", "detail")
-        parts = [first.get(key) for key in keys]
-        text = ": ".join(part for part in parts if isinstance(part, str) and part) or text
-    except (ValueError, AttributeError, IndexError, KeyError, RecursionError):
-        pass
-    return without_status(text, response.status)
+        text = ": ".join(first[key] for key in keys if isinstance(first.get(key), str)) or text
+    # The query of a signed address is a secret.
+    text = re.sub(r"\?[^\s?]+", "?***", text)
+    return printable(re.sub(rf"^\s*{response.status}\b[\s:-]*", "", text))
 
 
-def without_status(text, status):
-    """A server's words, fit for a terminal, without the status at their beginning."""
-    return printable(re.sub(rf"^\s*{status}\b[\s:-]*", "", text))
+def answer_error(response, what, own=True, advice=WHO):
+    """Return the ImgpullError for a response that is not a success, with its status.
 
-
-LOG_IN = "check the name, and log in (docker login, podman login, or --user)"
-
-
-def answer_error(response, what, own=True, advice=LOG_IN):
-    """The ImgpullError for an answer that is not a success.
-
-    what: str, what was asked for
-    own: bool, whether the registry itself gave the answer
-    advice: str, what to do where the access is refused
+    what: str, the thing that was asked for
+    own: bool, True if the registry itself answered
+    advice: str, what to do if access is denied
     """
     status, said = response.status, explain(response)
     text = f"{what}: {response.origin} answered {status}" + (f" ({said})" if said else "")
-    if status in (408, 425, 429) or status >= 500:
-        return Temporary(text, retry_after(response.headers.get("Retry-After")))
-    if not own and status in (400, 401, 403):
-        # The signed address of a blob store has expired: the registry gives a new one.
-        return Temporary(text)
-    if status == 404:
-        return NotFound(
-            f"{text}; check the spelling of name and tag (a private repository may hide behind "
-            "this)"
-        )
-    if status in (401, 403):
-        return NoAccess(f"{text}; no access: {advice}")
-    if status == 400 and "HTTP request" in said and "HTTPS" in said:
-        text += "; leave out --scheme http"
-    elif status == 400 and "SSL certificate" in said:
-        text += "; it wants a client certificate: --cert and --key"
-    return Refused(text)
-
-
-DAEMON_JSON = "/etc/docker/daemon.json"
-
-
-def is_loopback(host):
-    """Whether a host is this one."""
-    return host == "localhost" or in_range(host, "127.0.0.0/8") or host == "::1"
+    if status == 429 and QUOTA.search(said):
+        error = Resumable(f"{text}; wait, or {LOG_IN} for a higher limit")
+    # Of a store, 4xx mean that its signed address has expired: the registry gives a new one.
+    elif status in (408, 416, 425, 429) or status >= 500 or not own and status in (400, 401, 403):
+        error = Temporary(text, retry_after(response.headers.get("Retry-After")))
+    elif status == 404:
+        hint = "check name and tag (a private repository may hide behind this)"
+        error = NotFound(f"{text}; {hint}{advice.partition(WHO)[2]}")
+    elif status in (401, 403, 407):
+        error = NoAccess(f"{text}; no access: {advice}")
+    else:
+        more = "HTTP request" in said and "HTTPS" in said and "; leave out http:// or --scheme http"
+        more = more or "SSL certificate" in said and "; it requires a client certificate: --cert"
+        error = Refused(text + (more or ""))
+    error.status = status
+    return error
 
 
 def is_insecure(origin):
-    """Whether docker's own configuration says that a registry needs no TLS and no verification.
-
-    Its insecure-registries are hosts, host:port, and addresses in CIDR notation.
-    """
+    """Return True if docker's insecure-registries (hosts, host:port, CIDR) include a registry."""
     try:
         config = parse_json(read_config(DAEMON_JSON), DAEMON_JSON)
         entries = items(config, "insecure-registries", str, DAEMON_JSON, 1000)
@@ -2453,177 +2063,187 @@ def is_insecure(origin):
 
 
 class Login:
-    """Who we are to one repository: its credential, and the Authorization header made of it.
+    """The credential for one repository, and the Authorization headers made of it.
 
     reference: Reference that is asked for
-    settings: Settings
-    transport: Transport
-    base: str, URL of the repository, which a relative realm is relative to
+    origin: Origin of its registry
     """
 
-    def __init__(self, reference, settings, transport, base):
-        self.reference = reference
-        self.settings = settings
-        self.transport = transport
-        self.base = base
-        self.origin = origin_of(base)
+    def __init__(self, reference, settings, transport, origin):
+        self.reference, self.settings = reference, settings
+        self.transport, self.origin = transport, origin
         self.lock = threading.Lock()  # one thread gets a token, the others wait for it
-        self.authorization = None  # str, the header to send, None before it was asked for
-        self.uses = 0  # how many requests were given this header
-        self.proven = False  # whether one of them was let in
+        self.headers = {origin: None}  # {Origin: Authorization, None before it is asked for}
+        self.uses = 0  # how many requests were given the headers
+        self.known = {}  # {Origin: parameters of the challenge that its token came from}
+        self.has_ping = True  # False if /v2/ has no challenge either
         self.stored = None  # Credential, once it was looked for
-        self.unusable = []  # what was wrong with files and helpers that could not be used
+        self.unusable = []  # the faults of files and helpers that could not be used
 
-    def header(self):
-        """The Authorization header for the next request, or None."""
+    def take(self):
+        """Return the headers for the next request."""
         with self.lock:
             self.uses += 1
-            return self.authorization
+            return self.headers
 
-    def accepted(self, header):
-        """A request with this header was let in."""
-        if header == self.authorization:
-            self.proven = True
+    def climb(self, response, sent, steps):
+        """Return True if a refused request is worth another try: the ladder of CONTRIBUTING.
 
-    def renew(self, offered, refused, what):
-        """Answer a challenge; whether there is another header to try than the refused one.
-
-        offered: {scheme: parameters}
-        refused: str, the header that was turned down, or None
-        what: str, what was asked for
-
-        Some registries give out tokens for a few requests, so a token that has worked, or that
-        other threads have used meanwhile, may be used up: that is worth a new one. A new token
-        that is refused at once is not.
+        sent: dict, the headers that the request was sent with
+        steps: set of the steps that the request has taken; each is taken once
         """
+        origin, status, challenge = response.origin, response.status, challenge_in(response)
+        is_own = origin == self.origin
         with self.lock:
-            if self.authorization != refused:
+            header = sent.get(origin)
+            if self.headers.get(origin) != header:
+                return True  # another thread was faster
+            if "bearer" in challenge or is_own and challenge:
+                return self.answer(origin, challenge, steps)
+            # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
+            # this request has fetched itself is fresh.
+            is_token = header and header.startswith("Bearer ") and not self.credential().token
+            if is_token and status in (400, 401, 403) and not steps:
+                steps.add("drop")
+                self.headers = {**self.headers, origin: None}
                 return True
-            if refused and not self.proven and self.uses == 1:
-                return False
-            self.authorization = self.answer(offered, what)
-            self.uses, self.proven = 0, False
-            # A password or a token that was given stays the same, and so refused.
-            fetched = "bearer" in offered and not self.credential().token
-            return fetched or self.authorization != refused
+            # gcr.io and others have their challenge at /v2/ alone.
+            is_private = status == 401 or status in (403, 404) and any(self.credential())
+            if is_own and is_private and not header and self.has_ping and "ping" not in steps:
+                steps.add("ping")
+                url = f"{origin.scheme}://{origin}/v2/"
+                with self.transport.open("GET", url, {}, {origin: None}) as ping:
+                    challenge = challenge_in(ping)
+                self.has_ping = bool(challenge)
+                return self.has_ping and self.answer(origin, challenge, steps)
+        return False
 
-    def answer(self, offered, what):
-        """The Authorization header for a challenge. Raises ImgpullError."""
-        credential = self.credential()
-        # Bearer first where both are offered, as in containerd: Basic sends the password itself.
-        if "bearer" in offered:
-            return "Bearer " + self.bearer_token(offered["bearer"], credential)
-        if "basic" not in offered:
-            schemes = printable(", ".join(offered), 80) or "it does not say which"
-            raise NoAccess(
-                f"{what}: {self.origin} wants an authorization of a kind that imgpull does not "
-                f"have ({schemes})"
-            )
-        if credential.token:
+    def answer(self, origin, challenge, steps):
+        """Answer a challenge, and return True if that gives a header to try."""
+        credential = self.credential() if origin == self.origin else NOBODY
+        before, name = self.headers.get(origin), self.reference
+        # Bearer first if both are offered, as in containerd: Basic sends the password itself.
+        if "bearer" in challenge:
+            new = challenge["bearer"]
+            # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
+            parameters = self.known.get(origin, new)
+            if parameters.get("realm") in steps | {new.get("realm")}:
+                parameters = new
+            realm = parameters.get("realm")
+            # A new token that is refused is no good, unless other threads have used it up: some
+            # registries give out tokens for a few requests.
+            if realm in steps and self.uses < 2:
+                return False
+            steps.add(realm)
+            try:
+                token = credential.token or self.token(origin, parameters, credential)
+            except ImgpullError:
+                if parameters is new:
+                    raise
+                return self.answer(origin, challenge, steps)
+            header, self.known[origin] = f"Bearer {token}", parameters
+        elif "basic" not in challenge:
+            schemes = printable(", ".join(challenge), 80)
+            raise NoAccess(f"{name}: {self.origin} requires a login that imgpull lacks ({schemes})")
+        elif credential.token:
             # An ECR token is base64 of AWS:password already.
-            return "Basic " + credential.token
-        if not credential.user and not credential.password:
-            raise NoAccess(f"{what}: {self.origin} wants a user and a password: {self.advice()}")
-        return basic(credential.user, credential.password)
+            header = f"Basic {credential.token}"
+        elif credential.user or credential.password:
+            header = basic(credential.user, credential.password)
+        else:
+            raise NoAccess(f"{name}: {self.origin} requires a user and a password: {self.advice()}")
+        self.headers, self.uses = {**self.headers, origin: header}, 0
+        # A password or a token that was given stays the same, and so refused.
+        return header != before or "bearer" in challenge and not credential.token
 
     def credential(self):
-        """The Credential for this repository, looked for once: options, then stored ones."""
+        """Return the Credential for this repository, looked for once: options, then stored ones."""
         if self.stored is None:
-            settings = self.settings
-            if settings.token:
-                self.stored = Credential("", "", "", settings.token)
-            elif settings.user:
-                self.stored = Credential(settings.user, settings.password or "", "", "")
-            else:
-                self.stored = stored_credential(self.reference, os.environ, self.warn)
-                self.stored = self.stored or Credential("", "", "", "")
-            if self.stored.token and not VISIBLE.fullmatch(self.stored.token):
-                raise UsageError(
-                    f"the token for {self.origin.host} has blanks or other characters that no "
-                    "token has"
-                )
+            given = self.settings
+            given = Credential(given.user or "", given.password or "", "", given.token or "", "")
+            if not any(given):
+                given = stored_credential(self.reference, os.environ, self.warn) or NOBODY
+            for secret in given[1:4]:
+                remember_secret(secret)
+            if given.token and not VISIBLE.fullmatch(given.token):
+                raise UsageError(f"the token for {self.origin.host} contains blanks or the like")
+            self.stored = given
         return self.stored
 
     def warn(self, text):
-        """Tell of a file or helper that cannot be used, and remember it for the error."""
+        """Warn of a file or helper that cannot be used, and remember it for the error."""
         self.unusable.append(text.partition("; going on without it")[0])
-        self.transport.reporter.warn(text)
+        self.transport.warn_once(text)
 
     def advice(self):
-        """What to do about a refusal: log in, or log in as somebody else."""
+        """Return the advice after a refusal: log in, or log in as somebody else."""
         if not any(self.stored or ()):
-            return "; ".join([LOG_IN] + self.unusable)
-        return (
-            f"the credentials for {self.reference.registry}, given or stored, are wrong or have "
-            "expired, or have no right to this image"
-        )
+            return "; ".join([WHO] + self.unusable)
+        where = self.stored.source or "the options"
+        return f"the login from {where} is wrong, has expired or has no right to this image"
 
-    def realm(self, parameters):
-        """The URL of the token server that a challenge names. Raises ImgpullError."""
-        from urllib.parse import urljoin
+    def token(self, origin, parameters, credential):
+        """Return a token from the realm of a challenge's parameters."""
+        try:
+            return self.fetch_token(origin, parameters, credential)
+        except (NoAccess, Refused):
+            # A stale "docker login" must not break the pull of a public image.
+            if not credential.source:
+                raise
+            self.stored = NOBODY
+            text = f"{credential.source}: the token server refuses the login for {self.origin.host}"
+            self.warn(f"{text}; going on without it: log in again, or log out")
+            return self.fetch_token(origin, parameters, NOBODY)
+
+    def fetch_token(self, server, parameters, credential):
+        """Return the same, for a Credential (distribution's token and oauth2 specifications)."""
+        from urllib.parse import urlencode, urljoin
 
         realm = parameters.get("realm", "")
-        if realm.startswith("/"):
-            # urljoin raises ValueError on malformed brackets; then it is refused below.
-            with contextlib.suppress(ValueError):
-                return urljoin(self.base, realm)
+        with contextlib.suppress(ValueError):
+            realm = urljoin(f"{server.scheme}://{server}/", realm) if realm[:1] == "/" else realm
+        # Nexus behind a proxy repeats the port.
+        realm = re.sub(r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)", r"\1", realm)
         if not re.match("https?://", realm, re.I):
-            raise ImgpullError(
-                f"{self.origin} names no token server that can be asked (realm "
-                f"{quoted(realm, 100)})"
-            )
-        return realm
-
-    def bearer_token(self, parameters, credential):
-        """A token from the challenge's realm (distribution's token and oauth2 specifications)."""
-        from urllib.parse import urlencode
-
-        if credential.token:
-            return credential.token
-        realm = self.realm(parameters)
+            raise ImgpullError(f"{server} names no token server (realm {quoted(realm, 100)})")
         origin = origin_of(realm)
+        origin = server if origin[:3] == server[:3] else origin
         has_secret = bool(credential.user or credential.identity)
         if has_secret and origin.scheme == "http" and self.origin.scheme == "https":
-            raise ImgpullError(
-                f"{self.origin} sends us to the plain-http token server {origin}: credentials do "
-                "not go there"
-            )
+            where = f"the plain-http token server {origin}"
+            raise ImgpullError(f"{self.origin} sends us to {where}: credentials do not go there")
         # gcr.io and others name no scope: then we ask for what a pull needs.
         scope = parameters.get("scope") or f"repository:{self.reference.repository}:pull"
-        query = [("scope", scope)]
-        if parameters.get("service"):
-            query.insert(0, ("service", parameters["service"]))
-        method, headers, authorization, body = "GET", {}, None, None
+        fields = {"service": parameters.get("service"), "scope": scope}
+        login = None
         if credential.identity:
-            query += [("grant_type", "refresh_token"), ("refresh_token", credential.identity)]
-            query.append(("client_id", "imgpull"))
-            method, body = "POST", urlencode(query, errors="surrogateescape")
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            fields.update(grant_type="refresh_token", refresh_token=credential.identity)
+            fields["client_id"] = "imgpull"
+        elif credential.user:
+            login = basic(credential.user, credential.password)
+            fields["account"] = credential.user
+        fields = {key: value for key, value in fields.items() if value}
+        packed = urlencode(fields, errors="surrogateescape")
+        if credential.identity:
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            request = ("POST", realm, kind, {origin: None}, packed)
         else:
-            if credential.user:
-                authorization = basic(credential.user, credential.password)
-                query.insert(0, ("account", credential.user))
-            realm += ("&" if "?" in realm else "?") + urlencode(query, errors="surrogateescape")
+            url = f"{realm}{'&' if '?' in realm else '?'}{packed}"
+            request = ("GET", url, {}, {origin: login})
 
         def attempt():
-            with self.transport.open(method, realm, headers, authorization, body) as response:
+            with self.transport.open(*request) as response:
                 if response.status != 200:
-                    advice = self.advice() if has_secret else LOG_IN
+                    advice = self.advice() if has_secret else WHO
                     raise answer_error(response, "the token server", advice=advice)
                 return response.read(TOKEN_LIMIT)
 
-        answer = self.transport.persist("the token server", attempt)
-        value = parse_json(answer, f"the answer of token server {origin}")
-        return self.token_in(value, origin)
-
-    @staticmethod
-    def token_in(value, origin):
-        """The token in a token server's answer. Raises ImgpullError."""
+        value = parse_json(self.transport.persist("the token server", attempt), "a token")
         # distribution's token specification allows either name; access_token is that of OAuth 2.0.
         for key in ("token", "access_token"):
-            token = field(value, key, str, "the token", "")
+            token = field(value, key, str, "a token", "")
             if VISIBLE.fullmatch(token):
-                return token
+                return remember_secret(token)
         raise Damaged(f"the token server {origin} gave no token")
 
 
@@ -2633,10 +2253,10 @@ class Registry:
     Safe to use from several threads.
 
     reference: Reference
-    settings: Settings
     reporter: Reporter, or None
     transport: Transport to share with others, or None for one of its own
-    documents: {digest: bytes} of manifests and configs that have been checked, to share, or None
+    documents: {digest: bytes} of manifests and configs that have been checked, to share, or None.
+        If it holds any, get() asks with HEAD if one of them is the tag's.
     """
 
     def __init__(
@@ -2644,310 +2264,263 @@ class Registry:
     ):
         self.settings = settings
         self.transport = transport or Transport(settings, reporter or Reporter())
-        mirror = mirrored(reference, settings.namespace)
-        self.reference = mirror.asked
-        self.named = mirror.named  # Reference, what the image is called
-        self.namespace = mirror.namespace
-        host = self.reference.registry
-        # Docker Hub's images are called docker.io/..., and served by another host.
-        self.host = "registry-1.docker.io" if host == "docker.io" else host
+        # Reference, what the registry is asked for; and what the image is called
+        self.reference, self.named, self.namespace = mirrored(reference, settings.namespace)
         self.speak(settings.scheme or "https")
         self.transport.own_hosts.add(self.origin.host)
-        # Behind a proxy, "localhost" is the proxy's own host, and http would show it the password.
-        is_direct = usable_proxy(self.origin, os.environ) is None
-        is_here = is_loopback(self.origin.host) and is_direct
-        self.may_speak_http = settings.scheme is None and is_here
+        # As docker does: a registry on this host mostly has no TLS.
+        self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
         if settings.scheme is None and is_insecure(self.origin):
             self.may_speak_http = True
-            self.trust_blindly()
+            self.speak("https", verified=False)
+            self.transport.warn_once(
+                f"{self.origin} is one of the insecure-registries of {DAEMON_JSON}: its "
+                "certificate is not verified, and http is used if it does not speak TLS"
+            )
         self.documents = {} if documents is None else documents
+        self.asks_head = bool(documents)
+        self.ranged = True  # False once the server has refused a range
         self.taken = 0  # bytes of documents that this repository has sent
 
-    def speak(self, scheme):
-        """Use this scheme from now on."""
-        self.base = f"{scheme}://{self.host}/v2/{self.reference.repository}/"
-        self.origin = origin_of(self.base)
-        self.login = Login(self.reference, self.settings, self.transport, self.base)
-
-    def trust_blindly(self):
-        """Do not verify this registry's certificate, and say so, once."""
-        if self.origin not in self.transport.unverified:
-            self.transport.unverified.add(self.origin)
-            self.transport.reporter.warn(
-                f"{self.origin} is one of the insecure-registries of {DAEMON_JSON}: its "
-                "certificate is not verified, and http is used where it does not speak TLS"
-            )
+    def speak(self, scheme, verified=True):
+        """Use a scheme from now on."""
+        # Docker Hub's images are called docker.io/..., and served by another host.
+        host = self.reference.registry
+        host = "registry-1.docker.io" if host == "docker.io" else host
+        self.base = f"{scheme}://{host}/v2/{self.reference.repository}/"
+        self.origin = origin_of(self.base)._replace(verified=verified)
+        self.login = Login(self.reference, self.settings, self.transport, self.origin)
 
     def head(self, target=None):
-        """The Descriptor of a tag's or digest's manifest, unchecked, as the registry says it."""
-        target = target or self.reference.target
-        what = f"manifest {target}"
-
-        def attempt():
-            headers = {"Accept": ACCEPT}
-            with self.request("HEAD", "manifests/" + target, what, headers) as response:
-                length = response.headers.get("Content-Length", "")
-                value = {
-                    "mediaType": response.headers.get("Content-Type"),
-                    "size": int(length) if re.fullmatch("[0-9]{1,18}", length) else -1,
-                    "digest": response.headers.get("Docker-Content-Digest"),
-                }
-                return parse_descriptor(value, "the manifest")
-
-        return self.transport.persist(what, attempt)
+        """Return the Descriptor of a tag's or digest's manifest, unchecked. Not tried again."""
+        path = f"manifests/{target or self.reference.target}"
+        with self.request("HEAD", path, str(self.named), {"Accept": ACCEPT}) as response:
+            length = response.headers.get("Content-Length", "")
+            value = {
+                "mediaType": response.headers.get("Content-Type"),
+                "size": int(length) if re.fullmatch("[0-9]{1,18}", length) else -1,
+                "digest": response.headers.get("Docker-Content-Digest"),
+            }
+        return parse_descriptor(value, "the manifest")
 
     def get(self, target=None):
-        """The Manifest of a tag (str), digest (str) or Descriptor, checked against the digest.
+        """Return the Manifest of a tag (str), digest (str) or Descriptor, checked.
 
-        Without a target: what the reference names. distribution-spec, "Pulling manifests".
+        Without a target: of the reference. distribution-spec, "Pulling manifests".
         """
         size = None
         if isinstance(target, Descriptor):
             target, size = target.digest, target.size
         target = target or self.reference.target
-        separator = "@" if ":" in target else ":"
-        what = f"{self.reference.name}{separator}{target}"
-        body = self.documents.get(target)
-        if body is None:
-            body = self.once_more(lambda: self.manifest_body(target, what))
-            self.keep(body)
+        what = f"{self.reference.name}{'@' if ':' in target else ':'}{target}"
+        if self.asks_head and ":" not in target:
+            # Docker Hub's quota counts each GET of a manifest, and no HEAD. Whatever is wrong with
+            # HEAD, GET may be right.
+            with contextlib.suppress(ImgpullError):
+                digest = self.head(target).digest
+                target = digest if digest in self.documents else target
+
+        def attempt():
+            path = f"manifests/{target}"
+            with self.request("GET", path, what, {"Accept": ACCEPT}) as response:
+                announced = response.headers.get("Docker-Content-Digest", "")
+                return response.read(DOCUMENT_LIMIT), target if ":" in target else announced
+
+        body = self.document(target, what, attempt)
         if size not in (None, len(body)):
             raise Damaged(f"{what}: got a manifest of {len(body)} bytes, expected {size}")
-        digest = target if DIGEST.fullmatch(target) else digest_of(body)
+        digest = target if ":" in target else digest_of(body)
         self.documents[digest] = body
         return parse_manifest(body, digest, what)
 
-    def manifest_body(self, target, what):
-        """The bytes of a manifest, once fetched. Raises Mismatch."""
+    def blob(self, descriptor):
+        """Return the bytes of a small blob, such as a config, checked."""
+        if descriptor.size > DOCUMENT_LIMIT:
+            size, limit = human(descriptor.size), human(DOCUMENT_LIMIT)
+            raise Damaged(f"{descriptor.digest} has {size}; a config has at most {limit}")
+        view = memoryview(bytearray(min(BUFFER, descriptor.size) or 1))
 
         def attempt():
-            headers = {"Accept": ACCEPT}
-            with self.request("GET", "manifests/" + target, what, headers) as response:
-                announced = response.headers.get("Docker-Content-Digest", "")
-                return response.read(DOCUMENT_LIMIT), announced
+            return b"".join(map(bytes, self.whole(descriptor, view))), descriptor.digest
 
-        body, announced = self.transport.persist(what, attempt)
-        # containerd refuses a tag whose bytes differ from the digest in the header, too.
-        expected = target if DIGEST.fullmatch(target) else announced
-        if DIGEST.fullmatch(expected) and digest_of(body, expected) != expected:
-            raise Mismatch(f"{what}: {mismatch(digest_of(body, expected), expected)}")
-        return body
+        return self.document(descriptor.digest, self.name_of(descriptor), attempt)
 
-    def keep(self, body):
-        """Count a document. Raises Damaged where a repository has too much of them."""
-        self.taken += len(body)
-        if self.taken > DOCUMENTS_LIMIT:
-            limit = human(DOCUMENTS_LIMIT)
-            raise Damaged(f"{self.named} has more than {limit} of manifests and configs")
+    def document(self, key, what, attempt):
+        """Return the bytes of a document.
 
-    def once_more(self, attempt):
-        """The result of attempt(), called again after a Mismatch: bytes get garbled on the way."""
-        try:
-            return attempt()
-        except Mismatch as error:
-            self.transport.reporter.warn(f"{error}; downloading it again")
-        try:
-            return attempt()
-        except Mismatch as error:
-            raise Damaged(f"{error}, {TWICE}") from None
+        key: str, its digest, or a tag or path
+        attempt: function that returns them and their digest, "" if it is not known
+        """
+        failure = ""
+        while key not in self.documents:
+            body, digest = self.transport.persist(what, attempt)
+            with self.transport.lock:
+                self.taken += len(body)
+                self.transport.taken += len(body)
+            if self.taken > DOCUMENTS_LIMIT or self.transport.taken > PULL_LIMIT:
+                limits = f"{human(DOCUMENTS_LIMIT)}, or {human(PULL_LIMIT)} in all"
+                raise Damaged(f"{self.named} has manifests and configs of more than {limits}")
+            got = digest_of(body, digest) if DIGEST.fullmatch(digest) else digest
+            if failure and got != digest:
+                if key == digest:
+                    raise Damaged(f"{failure}, {TWICE}")
+                # Many registries announce wrong digests for tags. The bytes decide.
+                why = "the registry announces a wrong digest for this tag; using what it sent"
+                self.transport.reporter.warn(f"{what}: {why}")
+            if failure or got == digest:
+                if DIGEST.fullmatch(key):
+                    self.documents[key] = body
+                return body
+            # Bytes get garbled on the way.
+            failure = f"{what}: {mismatch(got, digest)}"
+            self.transport.reporter.warn(f"{failure}; downloading it again")
+        return self.documents[key]
 
-    def blob(self, descriptor):
-        """The bytes of a small blob, such as a config, checked."""
-        body = self.documents.get(descriptor.digest)
-        if body is None:
-            if descriptor.size > DOCUMENT_LIMIT:
-                size, limit = human(descriptor.size), human(DOCUMENT_LIMIT)
-                raise Damaged(f"{descriptor.digest} has {size}; a config has at most {limit}")
-            body = self.once_more(lambda: self.blob_body(descriptor))
-            self.keep(body)
-            self.documents[descriptor.digest] = body
-        return body
+    def name_of(self, descriptor):
+        """Return the name of a blob in messages: its image, and the first digits of its digest."""
+        kind = "layer" if is_layer_type(descriptor.media_type) else "blob"
+        return f"{self.named}: {kind} {descriptor.short}"
 
-    def blob_body(self, descriptor):
-        """The bytes of a small blob, once fetched. Raises Mismatch."""
-        body = bytearray()
-        view = memoryview(bytearray(min(BUFFER, descriptor.size) or 1))
-        for piece in self.whole(descriptor, view):
-            body += piece
-        got = digest_of(body, descriptor.digest)
-        if got != descriptor.digest:
-            raise Mismatch(f"{descriptor.short}: {mismatch(got, descriptor.digest)}")
-        return bytes(body)
-
-    def pieces(self, descriptor, start, left, view, from_start=True):
-        """Yield a blob's bytes from start on as memoryviews: the one way to get a blob's bytes.
+    def pieces(self, descriptor, start, end, view, from_start=True):
+        """Yield a blob's bytes from start to end as memoryviews: the one way to get them.
 
         descriptor: Descriptor of the blob
-        start: int, the offset of the first byte
-        left: function without arguments, how many bytes are still wanted; it is asked before each
-            read, since another worker may have taken over the end
+        start, end: int, the offsets of the first byte, and of the one behind the last
         view: memoryview that each piece is read into, over the one before
-        from_start: bool, whether to read all that comes before start where the server does not do
+        from_start: bool, whether to read all that comes before start if the server does not do
             ranges; otherwise that raises RangeRefused
 
         A body that breaks off goes on from there, through as many requests as Retries allows.
         The bytes are not checked against the digest: who puts them together does that.
         """
-        retries = Retries(self.transport, descriptor.short)
-        position = start
-        ranged = True  # whether to ask for ranges
-        doubtful = False  # whether the announced size was wrong once
-        while left() > 0:
+        what, size = self.name_of(descriptor), descriptor.size
+        retries = Retries(self.transport, what)
+        ranged, doubtful = True, False  # to ask for ranges; the announced size was wrong once
+        last = None  # (status, start) of the last failure
+        while start < end:
             try:
-                for piece in self.body(descriptor, position, left, view, ranged, from_start):
-                    position += len(piece)
-                    yield piece
-            except RangeRefused:
-                if not (ranged and from_start):
-                    raise
-                ranged = False
+                span = (start, end) if ranged else (0, size)
+                with self.stream(descriptor, *span) as response:
+                    skip = start - response.start
+                    if skip and not from_start:
+                        raise RangeRefused(f"{what}: {response.origin} does not do ranges")
+                    while start < end:
+                        count = response.readinto(view[: skip or end - start])
+                        if not count:
+                            raise Temporary(f"{what}: {response.origin} sent too little")
+                        with self.transport.lock:
+                            self.transport.fetched += count
+                        if skip:
+                            skip -= count
+                            continue
+                        start += count
+                        yield view[:count]
+                    if start == size and response.left is None:
+                        with contextlib.suppress(Temporary):  # if the connection breaks, it may end
+                            if response.readinto(view[:1]):
+                                raise Damaged(
+                                    f"{what}: {response.origin} sends more than the {size} bytes"
+                                )
             except Mismatch as failure:
                 if doubtful:
                     raise Damaged(str(failure)) from None
                 doubtful = True
-            except Temporary as failure:
-                retries.wait(failure, position)
+            except (RangeRefused, Temporary) as failure:
+                # Some servers refuse ranges with an error that may also pass. Twice, it does not.
+                status = getattr(failure, "status", None)
+                before, last = last, (status, start)
+                is_final = before == last and status in (400, 401, 403, 416, 500, 501)
+                if isinstance(failure, RangeRefused) or is_final and ranged:
+                    if not (ranged and from_start):
+                        raise RangeRefused(str(failure)) from None
+                    ranged = False
+                elif is_final and status < 500:  # a store refuses its own signed address
+                    raise NoAccess(str(failure)) from None
+                else:
+                    retries.wait(failure, start)
 
     def whole(self, descriptor, view):
-        """Yield all of a blob's bytes: pieces() for one who wants it from beginning to end."""
-        missing = descriptor.size
-
-        def left():
-            return missing
-
-        for piece in self.pieces(descriptor, 0, left, view):
-            missing -= len(piece)
-            yield piece
-
-    def body(self, descriptor, start, left, view, ranged, from_start):
-        """Yield the pieces of a blob from start on that one request gives."""
-        size = descriptor.size
-        span = (start, start + left()) if ranged else (0, size)
-        received = 0
-        with self.stream(descriptor, *span) as response:
-            skip = start - response.start
-            if skip and not from_start:
-                raise RangeRefused(f"{descriptor.short}: {response.origin} does not do ranges")
-            try:
-                while left() > 0:
-                    count = response.readinto(view[: min(len(view), skip or left())])
-                    if not count:
-                        raise Temporary(f"{descriptor.short}: {response.origin} sent too little")
-                    received += count
-                    if skip:
-                        skip -= count
-                        continue
-                    start += count
-                    yield view[:count]
-            finally:
-                with self.transport.lock:
-                    self.transport.fetched += received
-            if start == size and response.left is None and not response.ends(view):
-                raise Damaged(
-                    f"{descriptor.short}: {response.origin} sends more than the {size} bytes that "
-                    "the manifest says"
-                )
+        """Yield all of a blob's bytes as memoryviews."""
+        return self.pieces(descriptor, 0, descriptor.size, view)
 
     def stream(self, descriptor, start=0, end=None):
-        """The Response with a blob's bytes from start to end (exclusive, None: to its end).
+        """Return the Response with a blob's bytes from start to end (exclusive, None: to its end).
 
-        distribution-spec, "Pulling blobs"; RFC 9110 14. Its attribute start says where the body
-        really begins: at 0 where the server does not do ranges.
+        distribution-spec, "Pulling blobs"; RFC 9110 14. Its attribute start is the offset at which
+        the body begins: 0 if the server does not do ranges.
 
-        Raises Temporary where another try may help, RangeRefused, Mismatch.
+        Raises Temporary if another try may help, RangeRefused, Mismatch.
         """
-        headers = {}
-        to_end = end is None or end >= descriptor.size
+        headers, to_end = {}, end is None or end >= descriptor.size
         if start or not to_end:
-            last = "" if to_end else end - 1
-            headers["Range"] = f"bytes={start}-{last}"
+            headers["Range"] = f"bytes={start}-{'' if to_end else end - 1}"
+        what = self.name_of(descriptor)
         try:
-            response = self.request("GET", "blobs/" + descriptor.digest, descriptor.short, headers)
+            response = self.request("GET", f"blobs/{descriptor.digest}", what, headers)
         except NotFound:
-            if not descriptor.urls:
-                raise
-            response = self.foreign(descriptor, headers)
-        try:
-            response.start = self.start_of_body(response, descriptor, start)
-        except ImgpullError:
-            response.close()
+            # A layer that only its owner may distribute. Without our credentials: the URL is the
+            # manifest's, and may lead anywhere.
+            for url in descriptor.urls:
+                if url.startswith("https://"):
+                    response = self.transport.open("GET", url, headers, {})
+                    if response.status in (200, 206):
+                        break
+                    response.close()
+            else:
+                if not descriptor.urls:
+                    raise
+                where = "neither the registry nor the addresses in the manifest have it"
+                raise NotFound(f"{what}: {where}") from None
+        except (NoAccess, Refused) as error:
+            # Servers refuse ranges in many ways, and serve the whole (registry.k8s.io: 400).
+            if headers:
+                raise RangeRefused(str(error)) from None
             raise
+        response.start = 0
+        if response.status == 206:
+            response.start, content = start, response.headers.get("Content-Range", "")
+            if not re.match(rf"\s*bytes\s+0*{start}-", content, re.I):
+                response.close()
+                raise RangeRefused(f"{what}: {response.origin} sent another range")
+        # Status 200: a server may ignore a Range, and send all of it (RFC 9110 14.2).
+        elif response.left not in (None, descriptor.size):
+            response.close()
+            sizes = f"{response.left} bytes, and the manifest {descriptor.size}"
+            raise Mismatch(f"{what}: {response.origin} announces {sizes}")
         return response
 
-    @staticmethod
-    def start_of_body(response, descriptor, start):
-        """The offset in the blob at which a response's body begins. Raises ImgpullError."""
-        if response.status == 206:
-            content_range = response.headers.get("Content-Range", "")
-            match = re.match(r"\s*bytes\s+(\d{1,18})-(\d{1,18})/", content_range, re.I)
-            if not match or int(match.group(1)) != start:
-                raise RangeRefused(
-                    f"{descriptor.short}: {response.origin} sent another range than was asked for"
-                )
-            return start
-        # Status 200: a server may ignore a Range, and send all of it (RFC 9110 14.2).
-        if response.left not in (None, descriptor.size):
-            raise Mismatch(
-                f"{descriptor.short}: {response.origin} announces {response.left} bytes, and the "
-                f"manifest {descriptor.size}"
-            )
-        return 0
-
-    def foreign(self, descriptor, headers):
-        """The Response for a layer that only its owner may distribute, from the URLs it names."""
-        for url in descriptor.urls:
-            # Without our credentials: the URL is the manifest's, and may lead anywhere.
-            if url.startswith("https://"):
-                response = self.transport.open("GET", url, headers)
-                if response.status in (200, 206):
-                    return response
-                response.close()
-        raise NotFound(
-            f"{descriptor.short}: neither the registry nor the URLs in the manifest have it"
-        )
-
     def request(self, method, path, what, headers):
-        """The successful Response to a request for this repository, authorized where it must be.
+        """Return the successful Response to a request for this repository, authorized if need be.
 
         path: str, below the repository's URL
-        what: str, what is asked for, for messages
+        what: str, the thing that is asked for, for messages
         """
         from urllib.parse import urlencode
 
-        url = self.base + path
+        query, steps = "", set()
         if self.namespace:
-            url += ("&" if "?" in path else "?") + urlencode({"ns": self.namespace})
+            query = ("&" if "?" in path else "?") + urlencode({"ns": self.namespace})
         # No ping of /v2/ before it: this request is challenged as well, and a public registry costs
         # no extra round trip.
-        for number in range(1, AUTHORIZATIONS + 1):
-            header = self.login.header()
+        for _ in range(LADDER):
+            login, sent = self.login, self.login.take()
             try:
-                response = self.transport.open(method, url, headers, header)
+                response = self.transport.open(method, self.base + path + query, headers, sent)
             except NotTLS:
                 if not self.may_speak_http:
                     raise
-                # As docker does: a registry on this host mostly has no TLS.
                 self.may_speak_http = False
                 self.speak("http")
-                return self.request(method, path, what, headers)
+                continue
             if response.status in (200, 206):
-                self.login.accepted(header)
                 return response
-            challenged = response.status == 401 and response.origin == self.origin
-            if not challenged or number == AUTHORIZATIONS:
-                break
-            offered = offered_schemes(response)
-            # Read the body to its end, so that the connection can be used again.
-            refusal = answer_error(response, what, advice=self.login.advice())
-            response.close()
-            if not self.login.renew(offered, header, what):
-                raise refusal
-        with response:
-            if response.status == 416:
-                kind = RangeRefused if "Range" in headers else Temporary
-                raise kind(f"{what}: {response.origin} refuses the range")
             own = response.origin == self.origin or not path.startswith("blobs/")
-            raise answer_error(response, what, own, self.login.advice())
+            # This reads the body to its end, so that the connection can be used again.
+            with response:
+                error = answer_error(response, what, own, login.advice())
+            if not login.climb(response, sent, steps):
+                break
+        raise error
 
 
 # ---- Referrers: signatures, SBOMs and whatever else refers to an image (distribution-spec) -------
@@ -2957,25 +2530,27 @@ REFERRERS_DEPTH = 4  # a signature of an SBOM of an image is 2 deep
 PAGES_LIMIT = 100  # pages of one list
 # cosign's older form: a tag beside the image names a manifest, which has no subject itself.
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
-COSIGN_ROLES = {".sig": "sigs", ".att": "atts"}  # {suffix: what cosign calls it in index.json}
+COSIGN_ROLES = {".sig": "sigs", ".att": "atts"}  # {suffix: cosign's word for it in index.json}
 COSIGN_BUNDLE = "application/vnd.dev.sigstore.bundle"  # the beginning of a media type
 
-# What a referrer is in a word: of the first pattern that is in its types.
+# The kind of a referrer: the word beside the first pattern that matches its types.
 REFERRER_KINDS = (
     ("spdx|cyclonedx|syft|sbom", "SBOM"),
     ("slsa|provenance", "provenance"),
     ("signature|simplesigning|cosign/sign", "signature"),
     ("in-toto|dsse|attestation", "attestation"),
-    # A bundle that says nothing of what is in it: cosign signs with these.
+    # A bundle that does not say what is in it: cosign signs with these.
     (re.escape(COSIGN_BUNDLE), "signature"),
+    ("", "artifact"),
 )
+PREDICATES = ("predicateType", "dev.sigstore.bundle.predicateType", "in-toto.io/predicate-type")
 
 
 class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
     """A manifest that refers to an image, or to another referrer.
 
-    subject: str, digest of what it refers to; "" where an archive does not tell
-    suffix: str, of the cosign tag that led to it, such as .sig; "" where its subject did
+    subject: str, digest of the manifest that it refers to; "" if an archive does not tell
+    suffix: str, of the cosign tag that led to it, such as .sig; "" if its subject did
     manifest: Manifest
     """
 
@@ -2992,275 +2567,333 @@ class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
 
     @property
     def artifact_type(self):
-        """Its type: of the artifact, or of the config, or where that is an image's, of a layer."""
-        config = self.manifest.config
-        types = [self.manifest.artifact_type]
+        """Its type: of the artifact, or of the config, or if that is an image's, of a layer."""
+        config, types = self.manifest.config, [self.manifest.artifact_type]
         if config and config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
             types.append(config.media_type)
         types += [layer.media_type for layer in self.manifest.layers]
-        return next(filter(None, types), "")
+        return hide(next(filter(None, types), ""))
+
+    @property
+    def kinds(self):
+        """Its kinds in words, such as ["SBOM", "provenance"]; ["artifact"] if they are unknown."""
+        kinds = set()
+        for part in self.manifest.layers or [self.manifest.descriptor]:
+            notes = {**part.annotations, **self.manifest.annotations}
+            types = (
+                f"{self.artifact_type} {part.media_type} {[notes.get(key) for key in PREDICATES]}"
+            )
+            words = (word for pattern, word in REFERRER_KINDS if re.search(pattern, types, re.I))
+            kinds.add(next(words))
+        return sorted(kinds)
 
     @property
     def kind(self):
-        """What it is in words: "signature", "SBOM, provenance", ..., "artifact" if not known."""
-        whole = f"{self.artifact_type} {predicate_type(self.manifest.annotations)}"
-        parts = [
-            f"{whole} {layer.media_type} {predicate_type(layer.annotations)}"
-            for layer in self.manifest.layers
-        ]
-        words = collections.OrderedDict.fromkeys(map(referrer_kind, parts or [whole]))
-        return ", ".join(words)
+        return ", ".join(self.kinds)
 
     @property
     def role(self):
         """The one of COSIGN_ROLES that it has in index.json, "" if none."""
-        return COSIGN_ROLES.get(self.suffix, "") if has_no_files(self.manifest) else ""
+        # cosign's signatures have the config of an image: only their layers tell them from one.
+        types = [layer.media_type for layer in self.manifest.layers]
+        has_files = not types or any(map(is_layer_type, types))
+        return "" if has_files else COSIGN_ROLES.get(self.suffix, "")
 
     @property
     def is_bundle(self):
-        """Whether cosign 3 takes it for a signature, or attestation, of its subject."""
+        """True if cosign 3 takes it for a signature, or attestation, of its subject."""
         return any(layer.media_type.startswith(COSIGN_BUNDLE) for layer in self.manifest.layers)
 
 
 def is_layer_type(media_type):
-    """Whether a media type is one of an image's layer, or none is given."""
+    """Return True if a media type is one of an image's layer, or empty."""
     return bool(re.search("layer|rootfs|^$", media_type))
 
 
-def has_no_files(manifest):
-    """Whether nothing in a manifest can be run: cosign's signatures have the config of an image."""
-    types = [layer.media_type for layer in manifest.layers]
-    return bool(types) and not any(map(is_layer_type, types))
-
-
-def predicate_type(annotations):
-    """What an attestation states, by the annotation of cosign, sigstore or BuildKit; "" if none."""
-    keys = ("predicateType", "dev.sigstore.bundle.predicateType", "in-toto.io/predicate-type")
-    return next((annotations[key] for key in keys if key in annotations), "")
-
-
-def referrer_kind(types):
-    """The word of REFERRER_KINDS for types, or "artifact"."""
-    matches = (word for pattern, word in REFERRER_KINDS if re.search(pattern, types, re.I))
-    return next(matches, "artifact")
-
-
 def tag_of_digest(digest):
-    """The tag that stands for a digest where tags are all there is (distribution-spec)."""
+    """Return the tag that stands for a digest if tags are all there is (distribution-spec)."""
     algorithm, _, digits = digest.partition(":")
     return f"{algorithm}-{digits[:64]}"
 
 
-def next_page(registry, url, header):
-    """The path of a list's next page, below the repository's URL, "" if this was the last.
+def next_page(registry, url, headers):
+    """Return the path of a list's next page, below the repository's URL, "" if this was the last.
 
     url: str, of this page
-    header: str, the value of its Link header (RFC 8288)
+    headers: list of str, the values of its Link headers (RFC 8288)
 
-    Raises Damaged where the page is not another one of this repository's lists.
+    Raises Damaged if the page is not another one of this repository's lists.
     """
     from urllib.parse import urljoin
 
-    link = re.search(r"""<([^>]*)>[^,]*;\s*rel="?next\b""", header, re.I)
-    if not link:
-        return ""
-    try:
-        target = urljoin(url, link.group(1))
-    except ValueError:
-        target = link.group(1)
-    if not target.startswith(registry.base + "referrers/"):
-        raise Damaged(
-            f"{registry.origin} continues a list of referrers at {redacted(target)}, which is not "
-            "followed"
-        )
-    return target[len(registry.base) :]
+    # Split before matching: one pattern for it all takes minutes for a header of "<<<<…".
+    links = [link for header in headers for link in re.split(r",\s*(?=<)", header)]
+    for link in links:
+        target, closed, parameters = link.strip().lstrip("<").partition(">")
+        if closed and re.search(r';\s*rel="?next\b', parameters, re.I):
+            with contextlib.suppress(ValueError):
+                target = urljoin(url, target)
+            if not target.startswith(f"{registry.base}referrers/"):
+                where = f"{redacted(target)}, which is not followed"
+                raise Damaged(f"{registry.origin} continues a list of referrers at {where}")
+            return target[len(registry.base) :]
+    return ""
 
 
 def api_pages(registry, digest, what):
-    """Yield each page (Manifest) of what the referrers API lists for a digest.
+    """Yield each page (Manifest) of the list of referrers to a digest in the referrers API.
 
-    distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied says
-    nothing to us. Raises NotFound or Refused where the registry does not have the API.
+    distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
+    interest. Raises NotFound or Refused if the registry does not have the API.
     """
-    path = f"referrers/{digest}"
+    path, links = f"referrers/{digest}", []
 
     def attempt():
         with registry.request("GET", path, what, {"Accept": OCI_INDEX}) as response:
-            header = ", ".join(response.headers.get_all("Link") or [])
-            return response.read(DOCUMENT_LIMIT), header
+            links[:] = response.headers.get_all("Link") or []
+            return response.read(DOCUMENT_LIMIT), ""
 
     for _ in range(PAGES_LIMIT):
-        body, header = registry.transport.persist(what, attempt)
-        registry.keep(body)
+        body = registry.document(path, what, attempt)
         yield parse_manifest(body, digest_of(body), what)
-        path = next_page(registry, registry.base + path, header)
+        path = next_page(registry, registry.base + path, links)
         if not path:
             return
     raise Damaged(f"{what} has more than {PAGES_LIMIT} pages")
 
 
-def get_tagged(registry, tag):
-    """The Manifest of a tag, or None where there is none."""
+def get_tagged(registry, tag, reporter):
+    """Return the Manifest of a tag, or None if there is none."""
     try:
         return registry.get(tag)
     except NotFound:
         return None
+    except NoAccess as error:
+        # Artifactory answers 403 for a tag that is not there. The image itself could be read.
+        reporter.note(f"taken for a tag that does not exist: {error}")
+        return None
 
 
-def listed_referrers(registry, digest):
-    """[Descriptor, ...] of what a registry says refers to a digest. Raises ImgpullError."""
-    what = f"the list of what refers to {registry.reference.name}@{digest}"
+def listed_referrers(registry, digest, reporter):
+    """Return [Descriptor, ...] of a registry's list of referrers to a digest."""
+    what = f"the list of referrers to {registry.reference.name}@{digest}"
     try:
         lists = list(api_pages(registry, digest, what))
-    except (NotFound, Refused):
-        # Registries that do not have the API answer with 404, some with 400, 405 or 406. For
-        # those, whoever pushes a referrer keeps the list under a tag ("Referrers Tag Schema").
-        lists = list(filter(None, [get_tagged(registry, tag_of_digest(digest))]))
+    except (NotFound, Refused, NoAccess) as error:
+        # Registries that do not have the API answer with 404, some with 400, 405 or 406, Harbor 2.7
+        # with 401. For those, the list is kept under a tag ("Referrers Tag Schema").
+        if isinstance(error, NoAccess):
+            if error.status != 401:
+                raise
+            reporter.note(f"looking for a tag instead: {error}")
+        tagged = get_tagged(registry, tag_of_digest(digest), reporter)
+        lists = [tagged] if tagged else []
+        if tagged and tagged.descriptor.digest == digest:
+            reporter.note(f"{what} is the image itself, as on GitLab: taken for none")
+            return []
     if not all(page.is_index for page in lists):
         raise Damaged(f"{what} is an image's manifest, not an index")
     return [descriptor for page in lists for descriptor in page.children]
 
 
-class ReferrerSearch:
-    """Finds what refers to manifests of a repository, each referrer once.
+def find_referrers(registry, subjects, reporter):
+    """Return [Referrer, ...] to the digests, and to those referrers, each once.
 
-    registry: Registry
-    reporter: Reporter
+    Raises ImgpullError if a list is not available or endless. A listed one that is missing is an
+    error, too: never skip a requested referrer silently.
     """
 
-    def __init__(self, registry, reporter):
-        self.registry = registry
-        self.reporter = reporter
-        self.subjects = set()  # digests of the manifests that the search began with
-        self.seen = set()  # digests of the referrers so far
-
-    def run(self, subjects):
-        """[Referrer, ...] of all that refers to the digests, or to what refers to them.
-
-        Raises ImgpullError where a list cannot be had, or goes on for ever.
-        """
-        self.subjects, level, referrers = set(subjects), subjects, []
-        for _ in range(REFERRERS_DEPTH + 1):
-            above = [referrer for digest in level for referrer in self.direct(digest)]
-            if not above:
-                return referrers
-            referrers += above
-            level = [referrer.digest for referrer in above]
-        raise Damaged(
-            f"{self.registry.named} has referrers to referrers, more than {REFERRERS_DEPTH} deep"
-        )
-
-    def direct(self, digest):
-        """Yield each new Referrer to a digest. Raises ImgpullError."""
-        listed = listed_referrers(self.registry, digest)
-        if len(listed) > REFERRERS_LIMIT:
-            raise self.too_many()
-        for descriptor in listed:
-            manifest = self.listed(descriptor, digest)
-            if not self.is_about(manifest, digest) or not self.is_new(descriptor.digest):
-                continue
-            yield Referrer(digest, "", manifest)
-            # A referrer may be an index: what it consists of comes along.
-            for part, below in walk(descriptor, manifest, self.registry.get, "a referrer"):
-                if self.is_new(part.digest):
-                    yield Referrer(descriptor.digest, "", below)
-        for suffix in COSIGN_SUFFIXES:
-            manifest = get_tagged(self.registry, tag_of_digest(digest) + suffix)
-            if manifest is None or manifest.subject and not self.is_about(manifest, digest):
-                continue
-            if self.is_new(manifest.descriptor.digest):
-                yield Referrer(digest, suffix, manifest)
-
-    def is_new(self, digest):
-        """Whether a referrer's digest was not seen yet. Raises Damaged where there are too many."""
-        if digest in self.subjects or digest in self.seen:
-            return False
-        self.seen.add(digest)
-        if len(self.seen) > REFERRERS_LIMIT:
-            raise self.too_many()
-        return True
-
-    def too_many(self):
-        """The Damaged for a list that goes on for ever, or nearly so."""
-        return Damaged(f"{self.registry.named} has more than {REFERRERS_LIMIT} referrers")
-
-    def listed(self, descriptor, subject):
-        """The Manifest of an entry of a list of referrers. Raises ImgpullError."""
-        try:
-            return self.registry.get(descriptor)
-        except NotFound:
-            # What was asked for must not be missing without a word.
-            raise NotFound(
-                f"{self.registry.origin} lists {descriptor.digest} as referring to {subject}, and "
-                "does not have it"
-            ) from None
-
-    def is_about(self, manifest, digest):
-        """Whether a manifest refers to a digest. Notes where it does not."""
+    def is_about(manifest, digest):
         subject = manifest.subject.digest if manifest.subject else "nothing"
         if subject != digest:
-            self.reporter.note(
-                f"passed over: {manifest.descriptor.digest} should refer to {digest}, and refers "
-                f"to {subject}"
-            )
+            what = f"{manifest.descriptor.digest} should refer to {digest}"
+            reporter.note(f"passed over: {what}, and refers to {subject}")
         return subject == digest
+
+    seen, level, referrers = set(subjects), list(subjects), []
+    for _ in range(REFERRERS_DEPTH + 1):
+        found = []
+        for digest in level:
+            listed = listed_referrers(registry, digest, reporter)
+            if len(listed) + len(referrers) > REFERRERS_LIMIT:
+                raise Damaged(f"{registry.named} has more than {REFERRERS_LIMIT} referrers")
+            for descriptor in listed:
+                manifest = registry.get(descriptor)
+                if is_about(manifest, digest):
+                    found.append(Referrer(digest, "", manifest))
+                    # A referrer may be an index: its parts are included.
+                    parts = walk(descriptor, manifest, registry.get, "a referrer")
+                    found += [Referrer(descriptor.digest, "", part) for _, part in parts]
+            for suffix in COSIGN_SUFFIXES:
+                manifest = get_tagged(registry, tag_of_digest(digest) + suffix, reporter)
+                if manifest and (not manifest.subject or is_about(manifest, digest)):
+                    found.append(Referrer(digest, suffix, manifest))
+        level = []
+        for referrer in found:
+            if referrer.digest not in seen:
+                seen.add(referrer.digest)
+                level.append(referrer.digest)
+                referrers.append(referrer)
+        if not level:
+            return referrers
+    raise Damaged(f"{registry.named} has referrers to referrers, more than {REFERRERS_DEPTH} deep")
 
 
 # ---- Archive plan: the whole tar laid out before its first layer arrives (image-layout.md) -------
 
-# Our annotations in index.json, each with digests separated by commas.
-OMITTED = "dev.imgpull.omitted"  # of the layers, or images of an index, that are left out
-# Of the index that the tag named, where the image is one of its platforms.
-SOURCE = "dev.imgpull.source"
-REFERRERS = "dev.imgpull.referrers"  # of the manifests that refer to the image
-COSIGN_KIND = "dev.cosignproject.cosign/"  # what follows is how cosign takes a descriptor
+# Our annotations in index.json, with digests separated by commas.
+OMITTED = "dev.imgpull.omitted"  # layers that a delta omits, and omitted images of an index
+SOURCE = "dev.imgpull.source"  # the index that the tag named, if one platform was chosen from it
+REFERRERS = "dev.imgpull.referrers"  # DIGEST=SUBJECT or DIGEST=SUBJECT.SUFFIX of each Referrer
+CONTAINERD_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+COSIGN_KIND = "dev.cosignproject.cosign/"  # followed by the role of a descriptor for cosign
+USUAL_PLATFORM = ("linux", "amd64")  # offered to docker if there are several
+EMPTY_DIGESTS = (hashlib.sha256().hexdigest(), hashlib.sha512().hexdigest())
 
 
-class ResolvedImage(
+class Image(
     collections.namedtuple(
-        "ResolvedImage",
-        "registry name tag descriptor manifests configs documents offered platform index referrers",
+        "Image",
+        "name descriptor documents manifests configs source referrers registry omitted ref_name",
     )
 ):
-    """What a reference stands for: everything that a pull knows before the first layer.
+    """An image in a registry or an archive: everything but the bytes of its layers.
 
-    registry: Registry, where its layers are
     name: str, its full name in the archive
-    tag: str, "" if none
     descriptor: Descriptor of its manifest or index, which index.json points to
-    manifests: list of Manifest, all that come along
-    configs: {digest of a manifest: ImageConfig}, for those that are images
     documents: {digest: bytes} of all manifests and configs
-    offered: Manifest that manifest.json offers to docker, None for what is no image
-    platform: Platform of that manifest; None for all platforms, and for what is no image
-    index: Manifest of the index that one platform was taken from, None for others
-    referrers: list of Referrer, of those that come along
+    manifests: list of Manifest, the one of descriptor and all below it, parents first
+    configs: {digest of a manifest: ImageConfig}, for the manifests that runtimes can run
+    source: str, digest of the index that one platform was chosen from, "" for none
+    referrers: list of Referrer
+    registry: Registry that has its layers; None in an archive
+    omitted: frozenset of digests of layers that the archive omits
+    ref_name: str, its name after oci-archive:TAR: in skopeo and podman, "" if it has none
     """
 
     __slots__ = ()
 
+    @property
+    def digest(self):
+        return self.descriptor.digest
 
-ResolvedImage.__new__.__defaults__ = (None, ())
+    @property
+    def tag(self):
+        return parse_reference(self.name).tag
+
+    @property
+    def offered(self):
+        """The Manifest that manifest.json offers to docker, which knows one image a name.
+
+        linux/amd64 if it is there, else the first: the same on every host. None for an artifact.
+        """
+        images = [each for each in self.manifests if each.digest in self.configs]
+        usual = (each for each in images if self.configs[each.digest].platform[:2] == USUAL_PLATFORM)
+        return next(usual, images[0] if images else None)
+
+    @property
+    def image_id(self):
+        """The digest of its config, the ID in "docker images"; None for an artifact."""
+        return self.offered.config.digest if self.offered else None
+
+    @property
+    def platform(self):
+        """Its Platform; None for several platforms, and for an artifact."""
+        config = self.configs.get(self.digest)
+        return config.platform if config else None
+
+    @property
+    def layers(self):
+        """[Descriptor, ...], each once, bottom first; also those that are omitted."""
+        pairs = ((layer.digest, layer) for each in self.manifests for layer in each.layers)
+        return list(collections.OrderedDict(pairs).values())
+
+    @property
+    def size(self):
+        """Bytes of its layers in the archive."""
+        return sum(layer.size for layer in self.layers if layer.digest not in self.omitted)
+
+    @property
+    def index(self):
+        """The Manifest of the index named by source, None if the archive does not include it."""
+        body = self.documents.get(self.source)
+        return parse_manifest(body, self.source, self.name) if body else None
+
+    @property
+    def all_manifests(self):
+        """The manifests of the image and of its referrers."""
+        return self.manifests + [referrer.manifest for referrer in self.referrers]
 
 
-class PlannedLayer(collections.namedtuple("PlannedLayer", "descriptor offset registry")):
-    """A layer in the archive.
+def check_name(name, digests):
+    """Raise Damaged if a name is not normalized, or has another digest than those (tuple)."""
+    reference = parse_reference(name)
+    if str(reference) != name or reference.digest and reference.digest not in digests:
+        raise Damaged(f"{quoted(name)} is not the full name of {digests[0]}")
 
-    descriptor: Descriptor
-    offset: int, of its first byte in the archive
-    registry: Registry, where it is
+
+def assemble_image(
+    name, top, documents, source="", referrers=(), registry=None, load=None
+):
+    """Return the Image made of documents, for a pull and for an archive alike.
+
+    name: str, its full name
+    top: Descriptor of its manifest or index
+    documents: {digest: bytes}, checked, all that belong to the image
+    load: function from a Descriptor to its Manifest, None to parse the documents
+
+    Raises Damaged if they do not make an image that runtimes load.
     """
 
-    __slots__ = ()
+    def parse(descriptor):
+        body = documents.get(descriptor.digest)
+        return body and parse_manifest(body, descriptor.digest, f"{name}: {descriptor.digest}")
+
+    load = load or parse
+    first = load(top)
+    if not first:
+        raise Damaged(f"{name}: the manifest {top.digest} is missing or damaged")
+    check_name(name, (top.digest, source))
+    manifests, configs = [], {}
+    for descriptor, manifest in walk(top, first, load, name):
+        manifests.append(manifest)
+        # containerd reads an entry as its index describes it.
+        is_index = descriptor.media_type in (OCI_INDEX, DOCKER_LIST)
+        is_known = descriptor.media_type in ACCEPT
+        if descriptor.size != len(manifest.body) or is_known and is_index != manifest.is_index:
+            raise Damaged(f"{name}: {manifest.digest} has another size or type than its index says")
+        if manifest.config:
+            what = f"{name}: the config {manifest.config.digest}"
+            body = documents.get(manifest.config.digest)
+            if body is None or len(body) != manifest.config.size:
+                raise Damaged(f"{what} is missing, or its size is not {manifest.config.size} bytes")
+            if manifest.is_image:
+                # Runtimes differ in what they do with an attestation that is an image.
+                if descriptor.is_attestation:
+                    raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
+                configs[manifest.digest] = parse_config(body, manifest, what)
+    if manifests[0].is_index and len(manifests) == 1:
+        raise Damaged(f"{name}: none of the manifests in the index {top.digest} is there")
+    descriptor = first.descriptor
+    return Image(
+        name, descriptor, documents, manifests, configs, source, list(referrers), registry,
+        frozenset(), "",
+    )  # fmt: skip
 
 
-class ArchivePlan(collections.namedtuple("ArchivePlan", "literals layers size omitted")):
-    """Where every byte of an archive goes.
+# descriptor: of the layer; offset: int, of its first byte; registries: list of Registry that have it
+PlannedLayer = collections.namedtuple("PlannedLayer", "descriptor offset registries")
 
-    literals: list of (offset, bytes), what is known already: one before each layer, one at the end
+
+class ArchivePlan(collections.namedtuple("ArchivePlan", "images contents literals layers size")):
+    """The place of every byte of an archive.
+
+    images: list of Image, with omitted and ref_name as in this archive
+    contents: ordered {name: bytes, or Descriptor of a layer}
+    literals: list of (offset, bytes), known already: one before each layer, one at the end
     layers: list of PlannedLayer, in the order of their offsets
     size: int, bytes of the archive
-    omitted: {digest: size} of the layers that a delta leaves out
     """
 
     __slots__ = ()
@@ -3268,28 +2901,27 @@ class ArchivePlan(collections.namedtuple("ArchivePlan", "literals layers size om
     @property
     def total(self):
         """Bytes of all layers."""
-        return sum(planned.descriptor.size for planned in self.layers)
+        return sum(layer.descriptor.size for layer in self.layers)
 
 
 def compact(value):
-    """JSON bytes without spaces: the same on every Python."""
+    """Return JSON bytes without spaces: the same on every Python."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def tar_header(name, size):
-    """The tar header of a file: GNU format, mode 0644, all else zero, the same on every Python.
+    """Return the tar header of a file: GNU format, mode 0644, all else zero.
 
-    GNU format, since layers can pass the 8 GiB that plain ustar can say.
+    GNU format, since layers can pass the 8 GiB limit of plain ustar.
     """
     import tarfile
 
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    # A long name comes in a header of its own before. Pythons write the device numbers (329 to
-    # 345) in two ways, in both headers.
-    blocks = [0, len(header) - 512] if len(header) > 512 else [0]
-    for start in blocks:
+    # A long name is in a header of its own before the file's. Pythons differ in the device numbers
+    # (329 to 345), in both headers.
+    for start in {0, len(header) - 512}:
         block = memoryview(header)[start : start + 512]
         block[329:345] = bytes(16)
         block[148:156] = b" " * 8
@@ -3298,9 +2930,9 @@ def tar_header(name, size):
 
 
 def layout(contents):
-    """(literals, [(Descriptor, offset), ...], size) of a tar. A pure function.
+    """Return (literals, [(Descriptor, offset), ...], size) of a tar. A pure function.
 
-    contents: ordered {name: bytes, or Descriptor of what arrives later}
+    contents: ordered {name: bytes, or Descriptor of a layer that arrives later}
     """
     literals, placed = [], []
     pending, start = bytearray(), 0
@@ -3322,33 +2954,25 @@ def layout(contents):
 
 
 def docker_manifest(images):
-    """What manifest.json says: of every image that docker can run its config, names and layers."""
+    """Return the list in manifest.json: config, names and layers of each image for docker."""
     entries = collections.OrderedDict()
     for image in images:
-        if not image.offered:
-            continue
-        digest = image.offered.descriptor.digest
-        if digest not in entries:
+        if image.offered:
             layers = [layer.path for layer in image.offered.layers]
-            entries[digest] = {
-                "Config": image.offered.config.path,
-                "RepoTags": [],
-                "Layers": layers,
-            }
-        tags = entries[digest]["RepoTags"]
-        if image.tag and image.name not in tags:
-            tags.append(image.name)
-    # Docker writes null where an image has no name.
+            entry = {"Config": image.offered.config.path, "RepoTags": [], "Layers": layers}
+            tags = entries.setdefault(image.offered.digest, entry)["RepoTags"]
+            tags += [image.name] * bool(image.tag)
+    # Docker writes null for an image without a name.
     return [dict(entry, RepoTags=entry["RepoTags"] or None) for entry in entries.values()]
 
 
 def signed_descriptor(image):
-    """(Descriptor of what cosign is to verify, its kind) of an image with referrers.
+    """Return (Descriptor for cosign to verify, its kind) of an image with referrers.
 
-    "cosign verify --local-image" takes the first descriptor of a kind for what was signed. Most
-    signatures are of the index, though the image is one of its manifests: then it is the index,
-    unless the manifest is signed as well. Of the two names that cosign has for an index, it finds
-    bundles by "image" alone, and its older signatures by "imageIndex" alone.
+    "cosign verify --local-image" takes the first descriptor of a kind as the signed one. Most
+    signatures are on the index, even if the image is one of its manifests: then it is the index,
+    unless the manifest is signed as well. Of cosign's two names for an index, bundles are found
+    by "image" alone, and older signatures by "imageIndex" alone.
     """
     candidates = [image.descriptor] + ([image.index.descriptor] if image.index else [])
     bundled = {each.subject for each in image.referrers if each.is_bundle}
@@ -3359,2002 +2983,639 @@ def signed_descriptor(image):
 
 
 def json_descriptor(descriptor, annotations):
-    """A Descriptor as index.json has it."""
-    return {
-        "mediaType": descriptor.media_type,
-        "digest": descriptor.digest,
-        "size": descriptor.size,
-        "annotations": annotations,
-    }
+    """Return a Descriptor as the JSON object of index.json."""
+    media_type, digest, size = descriptor[:3]
+    return {"mediaType": media_type, "digest": digest, "size": size, "annotations": annotations}
 
 
-def unnamed_descriptors(image):
-    """What index.json says, besides the image itself, so that cosign finds what is signed.
-
-    They have no name, so that no runtime makes an image of them that has one.
-    """
+def image_descriptors(image):
+    """Return the entries of an image in index.json: its own, then unnamed ones for cosign."""
+    annotations = {CONTAINERD_NAME: image.name}
+    if image.ref_name:
+        annotations[REF_NAME] = image.ref_name
+    if image.source:
+        annotations[SOURCE] = image.source
+    children = (child.digest for manifest in image.manifests for child in manifest.children)
+    gone = image.omitted.union(digest for digest in children if digest not in image.documents)
+    if gone:
+        annotations[OMITTED] = ",".join(sorted(gone))
+    if not image.referrers:
+        return [json_descriptor(image.descriptor, annotations)]
+    # Which referrer has which subject is not in every manifest: cosign's older ones have none.
+    links = sorted(f"{each.digest}={each.subject}{each.suffix}" for each in image.referrers)
+    annotations[REFERRERS] = ",".join(links)
     signed, kind = signed_descriptor(image)
-    descriptors = []
-    if signed.digest != image.descriptor.digest:
-        annotations = {"kind": COSIGN_KIND + kind}
-        manifests = image.manifests + [referrer.manifest for referrer in image.referrers]
-        whole = {manifest.descriptor.digest for manifest in manifests}
-        gone = [child.digest for child in image.index.children if child.digest not in whole]
-        if gone:
-            annotations[OMITTED] = ",".join(gone)
-        descriptors.append(json_descriptor(signed, annotations))
-    for each in image.referrers:
+    unnamed = []
+    if signed.digest == image.digest:
+        annotations["kind"] = COSIGN_KIND + kind
+    else:
+        unnamed.append(json_descriptor(signed, {"kind": COSIGN_KIND + kind}))
+    for each in sorted(image.referrers, key=lambda each: each.digest):
         if each.subject == signed.digest and each.role:
-            annotations = {"kind": COSIGN_KIND + each.role}
-            descriptors.append(json_descriptor(each.manifest.descriptor, annotations))
-    return descriptors
+            kind = {"kind": COSIGN_KIND + each.role}
+            unnamed.append(json_descriptor(each.manifest.descriptor, kind))
+    return [json_descriptor(image.descriptor, annotations)] + unnamed
 
 
-def oci_index(images, omitted):
-    """What index.json says: a descriptor an image, annotated with its name and what is left out."""
-    descriptors, unnamed = [], []
-    # skopeo and podman find an image in an archive by this annotation: two images with the same
-    # tag need their full names there.
-    tags = collections.Counter(tag for _, tag in {(image.name, image.tag) for image in images})
-    for image in images:
-        annotations = {"io.containerd.image.name": image.name}
-        if image.tag:
-            is_unique = tags[image.tag] == 1
-            annotations["org.opencontainers.image.ref.name"] = (
-                image.tag if is_unique else image.name
-            )
-        if image.index:
-            annotations[SOURCE] = image.index.descriptor.digest
-        layers = [layer.digest for manifest in image.manifests for layer in manifest.layers]
-        gone = [digest for digest in collections.OrderedDict.fromkeys(layers) if digest in omitted]
-        # Of an index, some platforms may be left out as well.
-        children = [child.digest for manifest in image.manifests for child in manifest.children]
-        gone += [digest for digest in children if digest not in image.documents]
-        if gone:
-            annotations[OMITTED] = ",".join(gone)
-        if image.referrers:
-            digests = sorted(referrer.digest for referrer in image.referrers)
-            annotations[REFERRERS] = ",".join(digests)
-            signed, kind = signed_descriptor(image)
-            if signed.digest == image.descriptor.digest:
-                annotations["kind"] = COSIGN_KIND + kind
-            unnamed += unnamed_descriptors(image)
-        descriptors.append(json_descriptor(image.descriptor, annotations))
-    # Two names of one image have the same.
-    descriptors += [each for number, each in enumerate(unnamed) if each not in unnamed[:number]]
+def oci_index(images):
+    """Return the object in index.json: the named descriptors first, then each unnamed one once."""
+    several = [image_descriptors(image) for image in images]
+    unnamed = [(str(each), each) for some in several for each in some[1:]]
+    unnamed = list(collections.OrderedDict(unnamed).values())
+    descriptors = [some[0] for some in several] + unnamed
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
 
 
-def plan_archive(images, omit=frozenset()):
-    """The ArchivePlan for images. A pure function.
+def admit(image, names, sizes):
+    """Add an image to an archive's names and sizes. Raises Damaged if it contradicts the others.
 
-    images: list of ResolvedImage
-    omit: set of the digests of layers to leave out; those of referrers come along all the same
-
-    Raises Damaged where two manifests give one digest two sizes.
+    names: {full name: digest}
+    sizes: {digest: bytes} of layers and documents
     """
-    blobs, registries, sizes, omitted = {}, {}, {}, {}
-    referrers = [referrer for image in images for referrer in image.referrers]
-    omit = omit - {layer.digest for referrer in referrers for layer in referrer.manifest.layers}
+    known = {digest: len(body) for digest, body in image.documents.items()}
+    for layer in [layer for each in image.all_manifests for layer in each.layers]:
+        size = known.setdefault(layer.digest, sizes.get(layer.digest, layer.size))
+        # The digest of nothing is checked here: a pipe cannot hold back a layer without bytes.
+        if size != layer.size or not size and layer.digest[7:] not in EMPTY_DIGESTS:
+            why = f"{layer.digest} cannot have {layer.size} bytes"
+            raise Damaged(f"{image.name}: {why}, since another manifest or its digest differs")
+    if sum(known.values()) + sum(sizes.values()) >= SIZE_LIMIT:
+        raise Damaged(f"{image.name}: its layers have an impossible size")
+    if names.setdefault(image.name, image.digest) != image.digest:
+        raise UsageError(f"{image.name} is the name of two different images")
+    sizes.update(known)
+
+
+def plan_archive(images, omit=frozenset()):
+    """Return the ArchivePlan for images. A pure function.
+
+    omit: set of the digests of layers to omit; layers of referrers are included all the same
+
+    Raises ImgpullError if images contradict each other.
+    """
+    names, sizes, documents, layers, registries = {}, {}, {}, {}, {}
+    of_referrers = {
+        layer.digest
+        for image in images
+        for each in image.referrers
+        for layer in each.manifest.layers
+    }
+    planned = []
     for image in images:
-        for digest, body in image.documents.items():
-            blobs[blob_path(digest)] = body
-            sizes[digest] = len(body)
-    for image in images:
-        manifests = image.manifests + [referrer.manifest for referrer in image.referrers]
-        layers = [layer for manifest in manifests for layer in manifest.layers]
-        for layer in layers:
-            if sizes.setdefault(layer.digest, layer.size) != layer.size:
-                both = f"{layer.size} bytes in one place, and {sizes[layer.digest]} in another"
-                raise Damaged(f"{image.name}: {layer.digest} has {both}")
-            if layer.digest in omit:
-                omitted[layer.digest] = layer.size
-            else:
-                blobs.setdefault(layer.path, layer)
-                registries.setdefault(layer.digest, image.registry)
+        admit(image, names, sizes)
+        gone = {layer.digest for layer in image.layers} & (omit - of_referrers)
+        # One rule for the name: the tag of a single image, the full name in an archive of several.
+        ref_name = (image.name if len(images) > 1 else image.tag) if image.tag else ""
+        planned.append(image._replace(omitted=frozenset(gone), ref_name=ref_name))
+        documents.update(image.documents)
+        for layer in [layer for each in image.all_manifests for layer in each.layers]:
+            if layer.digest not in gone:
+                layers.setdefault(layer.digest, layer)
+                there = registries.setdefault(layer.digest, [])
+                there += [image.registry] * (image.registry not in there)
     contents = collections.OrderedDict()
     contents["oci-layout"] = compact({"imageLayoutVersion": "1.0.0"})
-    contents["index.json"] = compact(oci_index(images, omitted))
-    entries = docker_manifest(images)
+    contents["index.json"] = compact(oci_index(planned))
+    entries = docker_manifest(planned)
     if entries:
         contents["manifest.json"] = compact(entries)
     # In the order of their names, so that the same images give the same bytes on every host.
-    contents.update(sorted(blobs.items()))
+    blobs = dict(layers, **documents)
+    paths = {"blobs/" + digest.replace(":", "/"): blobs[digest] for digest in blobs}
+    contents.update(sorted(paths.items()))
     literals, placed, size = layout(contents)
-    if size >= SIZE_LIMIT:
-        raise Damaged(f"{images[0].name}: its layers have an impossible size: {human(size)}")
     layers = [PlannedLayer(layer, offset, registries[layer.digest]) for layer, offset in placed]
-    return ArchivePlan(literals, layers, size, omitted)
+    return ArchivePlan(planned, contents, literals, layers, size)
 
 
-# ---- Reading archives: what a tar of images holds, and whether it is right -----------------------
+# ---- Reading archives: only what imgpull wrote is read back --------------------------------------
 #
-# One pass over the tar, or over the directory that it was unpacked into, gives plain facts: its
-# members. Pure functions judge these: which images there are, and what is wrong with them. The
-# runtimes read the same tar with other parsers (Go's archive/tar and encoding/json, GNU tar): what
-# any two of them read differently is refused, since what we list must be what they load.
+# An archive is a function of its documents: plan_archive() gives each byte but those of the layers.
+# So there is one rule: the documents of a tar, planned anew, must give that very tar. Then no two
+# programs can read it differently, and no other check of its form is needed.
 
-MEMBERS_LIMIT = 100000  # members of a tar, and layers in all of its images
-IMAGES_LIMIT = 10000  # images, and names, in an archive
-HEADER_LIMIT = 64 << 10  # bytes of a long name, or of a pax header
-NAME_LENGTH, NAME_DEPTH = 1024, 32  # characters and components of a member's name
-COMPONENT_LENGTH = 255  # bytes of a component: docker unpacks into a file system
-PADDING_LIMIT = 1 << 20  # zeros after the end; GNU tar fills up to its record size
-INDEX_LIMIT = 32 << 20  # bytes of index.json and of manifest.json, which may list 10,000 images
-KEPT_LIMIT = 128 << 20  # bytes of JSON kept from an archive that cannot be read twice
-DECODE_STEP = 16 << 10  # bytes: what follows the end of a compressed stream is copied each time
-XZ_MEMORY = 128 << 20  # bytes that unpacking xz may take: "xz -9" needs 65 MiB
-
-COMPRESSIONS = (
-    ("gzip", b"\x1f\x8b"),
-    ("bzip2", b"BZh"),
-    ("xz", b"\xfd7zXZ\0"),
-    ("zstd", b"\x28\xb5\x2f\xfd"),
-)
-CUT_SHORT = "it ends too early"
-# What lists the images of an archive: one of these is enough.
-LISTS = ("index.json", "manifest.json")
-# The kinds of members that there may be: their type flags in a tar.
-FILE, HARD_LINK, SYMBOLIC_LINK, DIRECTORY = b"0", b"1", b"2", b"5"
+MEMBERS_LIMIT = 100000  # members of an archive
+MANIFESTS_LIMIT = 20000  # manifests of all images in an archive
+INDEX_LIMIT = 8 << 20  # bytes of index.json and of manifest.json, which may list 10,000 images
+KEPT_LIMIT = 128 << 20  # bytes of JSON that are kept while an archive is read
+UNPACK_STEP = 16 << 10  # bytes: Python copies the rest of its input after each gzip stream
+ZEROS = bytes(512)
 
 
-class Member(collections.namedtuple("Member", "name offset size digest diff_id compression fault")):
-    """A regular file in an archive. The last four are "" where its bytes were not read.
+# offset, size: int, bytes; digest: str, "" if unread; diff_id: str, digest of the unpacked bytes, or
+# "" if they were not unpacked; fault: str, "" if none; is_gzip: bool
+Member = collections.namedtuple("Member", "offset size digest diff_id fault is_gzip")
 
-    name: str, normalized
-    offset: int, of its first byte in the (unpacked) archive
+# code: str, for programs: "digest" if a layer contradicts its digest or diff_id, "base" if a layer
+# is in no base, "archive" if it cannot be read at all; text: str, for people
+Fault = collections.namedtuple("Fault", "code text")
+
+
+class Archive(collections.namedtuple("Archive", "path images members faults size")):
+    """The content of an archive, and its faults.
+
+    path: str
+    images: list of Image
+    members: {name: Member}
+    faults: list of Fault
     size: int, bytes
-    digest: str, of its bytes
-    diff_id: str, digest of its bytes unpacked, "" where this Python cannot unpack them
-    compression: str, as in COMPRESSIONS, "" for none
-    fault: str, why its bytes cannot be unpacked
     """
 
     __slots__ = ()
-
-
-class Entry(collections.namedtuple("Entry", "name kind size target")):
-    """What the headers of a tar say of a member.
-
-    name: str, as written
-    kind: bytes, its type flag
-    size: int, bytes
-    target: str, where a link leads
-    """
-
-    __slots__ = ()
-
-
-class Layer(collections.namedtuple("Layer", "digest diff_id media_type size member")):
-    """A layer of an image in an archive.
-
-    digest: str, "" where only its diff_id is known
-    diff_id: str, digest of the unpacked tar that the config gives, "" if not known
-    media_type: str, "" if not known
-    size: int, bytes
-    member: Member with its bytes, None where a delta leaves it out
-    """
-
-    __slots__ = ()
-
-    @property
-    def place(self):
-        """What tells the layers of an archive apart, whatever calls them: offset, or path."""
-        return self.member.offset if self.member else blob_path(self.digest)
-
-
-class StoredName(collections.namedtuple("StoredName", "name number digest source_digest")):
-    """A name of an image in an archive.
-
-    name: str, "" where index.json or manifest.json has the image without a name
-    number: int, place of its descriptor in index.json; entries of manifest.json are behind those
-    digest: str, of what has the name: a manifest, or an index of several platforms
-    source_digest: str, of what the tag named in the registry, as far as the archive says so
-    """
-
-    __slots__ = ()
-
-
-class StoredImage(
-    collections.namedtuple(
-        "StoredImage", "digest image_id platform config layers names is_listed referrers"
-    )
-):
-    """An image or artifact in an archive.
-
-    digest: str, of its manifest; of its config where the archive has no manifest of it
-    image_id: str, the digest of its config
-    platform: Platform, None for what is no image
-    config: Member, None where it is not there
-    layers: list of Layer, bottom first
-    names: list of StoredName, one without a name where it has none
-    is_listed: bool, False for an attestation that no runtime takes for an image
-    referrers: list of Referrer
-    """
-
-    __slots__ = ()
-
-    @property
-    def left_out(self):
-        """The layers that are not in the archive."""
-        return [layer for layer in self.layers if layer.member is None]
-
-
-class ArchiveImage(
-    collections.namedtuple(
-        "ArchiveImage", "name digest source_digest target image_id platform layers referrers"
-    )
-):
-    """An image in an archive, once for each of its names.
-
-    name: str, "" where it has none
-    digest: str, of its manifest; of its config in an archive without manifests
-    source_digest: str, of the index that the tag named in the registry, as far as the archive says
-        so; None where it named the manifest
-    target: str, digest of what has the name in the archive: its manifest, or an index of several
-        platforms
-    image_id: str, the digest of its config, which "docker images" shows
-    platform: Platform, None for what is no image
-    layers: list of Layer, bottom first
-    referrers: list of Referrer: signatures, SBOMs, ...
-    """
-
-    __slots__ = ()
-
-    @property
-    def size(self):
-        """Bytes of its layers in the archive."""
-        return sum(layer.size for layer in self.layers if layer.member)
 
     @property
     def omitted(self):
-        """The digests of the layers that the archive leaves out."""
-        return [layer.digest for layer in self.layers if layer.member is None]
+        """The digests of the layers that it omits."""
+        return frozenset().union(*(image.omitted for image in self.images))
 
     @property
-    def saved(self):
-        """Bytes of the layers that the archive leaves out."""
-        return sum(layer.size for layer in self.layers if layer.member is None)
-
-
-class Fault(collections.namedtuple("Fault", "code text")):
-    """Something that is wrong with an archive.
-
-    code: str, for programs: "missing", something is named that is not there; "digest", bytes are
-        not what their digest says; "size", or "type", or not what their descriptor says;
-        "index", index.json, manifest.json or oci-layout; "manifest", "config" or "layer", one of
-        these is not what it has to be; "base", a layer that is left out is in no base; "archive",
-        it cannot be read at all
-    text: str, for people
-    """
-
-    __slots__ = ()
-
-
-class Check(collections.namedtuple("Check", "faults absent images size needed unchecked")):
-    """What verifying an archive found.
-
-    faults: list of Fault
-    absent: list of Fault, manifests that an index names and the archive lacks: wrong as well, but
-        the other images can be used
-    images: list of StoredImage
-    size: int, bytes checked
-    needed: int, layers that are left out and in none of the bases
-    unchecked: int, layers that this Python cannot unpack: their digests are right
-    """
-
-    __slots__ = ()
-
-    @property
-    def referrers(self):
-        """How many signatures, SBOMs, ... there are, whose bytes were checked."""
-        return len({each.digest for image in self.images for each in image.referrers})
-
-
-# The bytes of an archive: plain, compressed as a whole, from a pipe, or unpacked into a directory.
+    def documents(self):
+        """{digest: bytes} of all manifests and configs."""
+        return {key: body for image in self.images for key, body in image.documents.items()}
 
 
 class Source(collections.namedtuple("Source", "path offset size")):
-    """Bytes of a blob in a local file, from the blob's beginning on.
+    """Bytes of a blob in a local file, from the beginning of the blob.
 
-    path: str, of an archive, which is unpacked where it is compressed as a whole; or of a file
-        that is the blob
-    offset: int, of the first byte in the (unpacked) archive; 0 where the file is the blob
-    size: int, bytes, fewer than the blob's where the file has only its beginning
+    path: str
+    offset: int, of the first byte in the file
+    size: int, bytes, fewer than the blob's if the file has only its beginning
     """
 
     __slots__ = ()
 
-
-def source_pieces(source, view):
-    """Yield the bytes of a Source as pieces of view; each one overwrites the one before.
-
-    view: memoryview to read into
-
-    They are not checked, and end early where the file does, or is damaged. Raises OSError.
-    """
-    is_blob = source.offset == 0
-    with contextlib.suppress(Damaged, UsageError), ArchiveFile(source.path, None, is_blob) as file:
-        file.view = view
-        file.skip(source.offset)
-        yield from file.pieces(source.size)
-
-
-def compression_of(head):
-    """Which of COMPRESSIONS the first bytes tell, "" for none."""
-    return next((name for name, magic in COMPRESSIONS if head.startswith(magic)), "")
-
-
-class GzipDecoder:
-    """zlib's decompressor with the interface that those for bzip2, xz and zstd have."""
-
-    def __init__(self):
-        import zlib
-
-        self.stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
-        self.is_full = False  # whether there may be more to come of what it was given
-
-    @property
-    def eof(self):
-        return self.stream.eof
-
-    @property
-    def unused_data(self):
-        return self.stream.unused_data
-
-    @property
-    def needs_input(self):
-        return not self.is_full and not self.stream.unconsumed_tail
-
-    def decompress(self, data, limit):
-        """At most limit bytes of what data is unpacked."""
-        output = self.stream.decompress(self.stream.unconsumed_tail + data, limit)
-        self.is_full = len(output) == limit
-        return output
-
-
-def new_decoder(compression):
-    """A decompressor for one compressed stream, None where this Python has none."""
-    with contextlib.suppress(ImportError):
-        if compression == "gzip":
-            return GzipDecoder()
-        if compression == "bzip2":
-            import bz2
-
-            return bz2.BZ2Decompressor()
-        if compression == "xz":
-            import lzma
-
-            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
-        from compression import zstd  # since Python 3.14
-
-        return zstd.ZstdDecompressor()
-    return None
-
-
-def unpacked(pieces, compression):
-    """Yield the bytes of pieces unpacked. Several streams may follow one another.
-
-    Raises Damaged where the last stream is cut, or anything else follows it: Go's gzip refuses
-    zeros and garbage after the end, too.
-    """
-    decoder = None
-    for piece in pieces:
-        for start in range(0, len(piece), DECODE_STEP):
-            data = bytes(piece[start : start + DECODE_STEP])
-            while data:
-                decoder = decoder or new_decoder(compression)
-                yield from decoded(decoder, data, compression)
-                data = decoder.unused_data
-                if decoder.eof:
-                    decoder = None
-    if decoder:
-        raise Damaged(f"its {compression} data ends too early")
-
-
-def decoded(decoder, data, compression):
-    """Yield what a decompressor makes of data, at most BUFFER bytes at a time."""
-    try:
-        yield decoder.decompress(data, BUFFER)
-        while not decoder.eof and not decoder.needs_input:
-            yield decoder.decompress(b"", BUFFER)
-    except Exception as error:
-        # Each of the four modules has exceptions of its own.
-        raise Damaged(f"its {compression} data is damaged: {printable(error)}") from None
-
-
-class PieceFile(io.RawIOBase):
-    """A file to read, of the bytes that an iterator yields."""
-
-    def __init__(self, pieces):
-        self.iterator = iter(pieces)
-        self.rest = memoryview(b"")  # of the piece that is being read
-
-    def readable(self):
-        return True
-
-    def readinto(self, view):
-        while not self.rest:
-            piece = next(self.iterator, None)
-            if piece is None:
-                return 0
-            self.rest = memoryview(piece)
-        count = min(len(view), len(self.rest))
-        view[:count] = self.rest[:count]
-        self.rest = self.rest[count:]
-        return count
-
-
-def open_no_link(path, flags):
-    """os.open that does not wait, and fails where the file itself is a symbolic link."""
-    return open_at_once(path, flags | getattr(os, "O_NOFOLLOW", 0))
+    def pieces(self, view):
+        """Yield the bytes in pieces of view, unchecked, fewer if the file ends. Raises OSError."""
+        left = self.size
+        with open(self.path, "rb", opener=open_at_once, buffering=0) as file:
+            file.seek(self.offset)
+            while left:
+                count = file.readinto(view[:left])
+                if not count:
+                    return
+                left -= count
+                yield view[:count]
 
 
 def archive_name(path):
-    """What an archive is called in messages."""
+    """Return the name of an archive for messages."""
     return "standard input" if path == "-" else printable(path)
-
-
-def standard_input():
-    """Standard input as a binary file. Raises UsageError where it is closed."""
-    if sys.stdin is None:
-        raise UsageError("it is closed")
-    return open(sys.stdin.fileno(), "rb", closefd=False)
-
-
-class ArchiveFile(contextlib.AbstractContextManager):
-    """The bytes of an archive in their order, unpacked where the whole archive is compressed.
-
-    Raises OSError where it cannot be read, and Damaged where it ends too early.
-    """
-
-    def __init__(self, path, tick=None, is_blob=False):
-        import stat
-
-        self.path = path  # "-" for standard input
-        self.tick = tick  # function(bytes read, bytes of the file), called often, or None
-        self.position = 0  # of the next byte in the unpacked archive
-        self.view = memoryview(bytearray(BUFFER))  # what pieces are read into
-        # A blob is read as it is, compressed or not, and no link leads away from its directory.
-        opener = open_no_link if is_blob else open_at_once
-        self.raw = standard_input() if path == "-" else open(path, "rb", opener=opener)
-        try:
-            status = os.fstat(self.raw.fileno())
-            if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
-                os.set_blocking(self.raw.fileno(), True)
-            elif not stat.S_ISREG(status.st_mode):
-                raise UsageError("it is not a regular file")
-            self.size = status.st_size  # bytes of the file, 0 for a pipe
-            head = self.raw.read(512)
-            self.compression = "" if is_blob else compression_of(head)
-            self.is_seekable = bool(self.size) and not self.compression
-            self.file = self.opened(head)  # what gives the bytes of the unpacked archive
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self):
-        self.raw.close()
-
-    def __exit__(self, *_):
-        self.close()
-
-    def entries(self):
-        """Yield the Entry of each member, see tar_entries()."""
-        return tar_entries(self)
-
-    def source(self, member):
-        """The Source of a Member."""
-        return Source(self.path, member.offset, member.size)
-
-    def opened(self, head):
-        """A file with the bytes of the unpacked archive, whose first raw bytes are head."""
-        if not head:
-            raise Damaged("it is empty")
-        if self.is_seekable:
-            self.raw.seek(0)
-            return self.raw
-        pieces = self.raw_pieces(head)
-        if self.compression:
-            if new_decoder(self.compression) is None:
-                raise UsageError(
-                    f"it is compressed with {self.compression}, which this Python cannot unpack: "
-                    "unpack it first"
-                )
-            pieces = unpacked(pieces, self.compression)
-        return io.BufferedReader(PieceFile(pieces), BUFFER)
-
-    def raw_pieces(self, head):
-        """Yield head, and what follows it in the file."""
-        while head:
-            yield head
-            head = self.raw.read(BUFFER)
-
-    def read(self, size):
-        """So many bytes, fewer only at the end."""
-        data = self.file.read(size)
-        self.position += len(data)
-        return data
-
-    def exactly(self, size):
-        """So many bytes. Raises Damaged where there are fewer."""
-        data = self.read(size)
-        if len(data) != size:
-            raise Damaged(CUT_SHORT)
-        return data
-
-    def pieces(self, size):
-        """Yield so many bytes in pieces; each one overwrites the one before."""
-        while size:
-            count = self.file.readinto(self.view[:size])
-            if not count:
-                raise Damaged(CUT_SHORT)
-            size -= count
-            self.position += count
-            if self.tick:
-                self.tick(self.raw.tell() if self.size else self.position, self.size)
-            yield self.view[:count]
-
-    def skip(self, size):
-        """Pass over so many bytes."""
-        if not self.is_seekable:
-            for _ in self.pieces(size):
-                pass
-        elif self.position + size > self.size:
-            raise Damaged(CUT_SHORT)
-        else:
-            self.seek(self.position + size)
-
-    def seek(self, offset):
-        """Go to a byte of a file that is seekable."""
-        self.position = offset
-        self.file.seek(offset)
-
-
-class ArchiveDirectory:
-    """A directory that an archive was unpacked into, or an OCI layout, read like an ArchiveFile.
-
-    Its files follow one another, and as in a tar, 512 bytes stand before each: so each file has an
-    offset of its own. No link is followed: scan() looks up where it leads, as in a tar. Raises
-    UsageError where it is no layout, Damaged and OSError.
-    """
-
-    is_seekable = True
-
-    def __init__(self, path, tick=None):
-        self.path = path
-        self.tick = tick  # function(bytes read, bytes of all files), called often, or None
-        self.position = 0  # of the next byte
-        self.paths = {}  # {offset: path of the file that begins there}
-        # First of all, so that nobody waits while a whole disk is searched.
-        if not any(os.path.lexists(os.path.join(path, name)) for name in LISTS):
-            raise UsageError("it is a directory, and has no index.json as an OCI layout has")
-        self.listing = directory_entries(path)
-        self.size = sum(512 + entry.size for entry in self.listing)
-
-    def close(self):
-        """Nothing: each file is open only while it is read."""
-
-    def entries(self):
-        """Yield the Entry of each file, link and directory."""
-        for entry in self.listing:
-            self.position += 512
-            self.paths[self.position] = os.path.join(self.path, entry.name)
-            yield entry
-
-    def source(self, member):
-        """The Source of a Member."""
-        return Source(self.paths[member.offset], 0, member.size)
-
-    def pieces(self, size):
-        """Yield the bytes of the file at this position; each piece overwrites the one before."""
-        with ArchiveFile(self.paths[self.position], is_blob=True) as file:
-            for piece in file.pieces(size):
-                self.position += len(piece)
-                if self.tick:
-                    self.tick(self.position, self.size)
-                yield piece
-
-    def exactly(self, size):
-        """The bytes of the file at this position. Raises Damaged where there are fewer."""
-        return b"".join(bytes(piece) for piece in self.pieces(size))
-
-    def skip(self, size):
-        """Pass over so many bytes."""
-        self.position += size
-
-    def seek(self, offset):
-        """Go to a byte."""
-        self.position = offset
-
-
-def directory_entries(path):
-    """[Entry, ...] of all that is below a directory, sorted by name. Raises Damaged, OSError."""
-    entries, pending = [], [""]
-    while pending:
-        below = pending.pop()
-        with os.scandir(os.path.join(path, below)) as listing:
-            for item in listing:
-                entry = directory_entry(item, posixpath.join(below, item.name))
-                entries.append(entry)
-                if entry.kind == DIRECTORY:
-                    pending.append(entry.name)
-                if len(entries) > MEMBERS_LIMIT:
-                    raise Damaged(f"it has more than {MEMBERS_LIMIT} members")
-    return sorted(entries)
-
-
-def directory_entry(item, name):
-    """The Entry of something in a directory.
-
-    item: os.DirEntry
-    name: str, its path below the archive's directory
-    """
-    if item.is_symlink():
-        return Entry(name, SYMBOLIC_LINK, 0, os.readlink(item.path))
-    if item.is_dir():
-        return Entry(name, DIRECTORY, 0, "")
-    if not item.is_file():
-        raise Damaged(f"{quoted(name, 90)} is neither file, directory nor link")
-    return Entry(name, FILE, item.stat().st_size, "")
-
-
-# Headers of a tar: v7, ustar, pax and GNU, as far as Go's archive/tar, Python's tarfile and GNU tar
-# agree on them.
-
-ZEROS = bytes(512)
-V7, USTAR, GNU = bytes(8), b"ustar\x0000", b"ustar  \0"  # magic and version
-PAX, PAX_GLOBAL, LONG_NAME, LONG_TARGET = b"x", b"g", b"L", b"K"
-
-# What a pax header may say: patterns of keys, and of their values. GNU.sparse, hdrcharset and
-# others change what is read, but not with every reader.
-PAX_RULES = (
-    (rb"path|linkpath", rb"[^\0]+"),
-    (rb"size", rb"[0-9]{1,18}"),
-    (rb"uid|gid", rb"[0-9]{1,10}"),
-    (rb"[acm]time", rb"-?[0-9]{1,12}(\.[0-9]{0,30})?"),
-    (rb"uname|gname", rb"[^\0]*"),
-    (rb"comment|(SCHILY\.(xattr|acl|fflags|dev|ino|nlink)|LIBARCHIVE|RHT)\b[^\0]*", rb".*"),
-)
-
-
-def tar_text(raw):
-    """The text in bytes of a tar header, up to the first NUL."""
-    return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-
-
-def tar_number(raw, limit=1 << 32):
-    """The number in a field of a tar header: octal, or binary behind a byte 0x80.
-
-    limit: int, above all binary numbers. GNU tar fails on users and groups of more than 32 bits.
-    Raises Damaged on all else: Python's int() takes "0o7", "+7" and "1_0", and of the other first
-    bytes each reader makes something else.
-    """
-    digits = re.fullmatch(rb" *([0-7]+)[ \0]*", raw)
-    if digits:
-        return int(digits.group(1), 8)
-    value = int.from_bytes(raw[1:], "big")
-    if raw[0] != 0x80 or value >= limit:
-        raise Damaged(f"a header has an impossible number: {quoted(raw, 60)}")
-    return value
-
-
-def parse_header(block):
-    """The Entry in a block of 512 bytes. Raises Damaged."""
-    if len(block) < 512:
-        raise Damaged(CUT_SHORT)
-    unsigned_sum = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    magic = block[257:265]
-    if magic not in (V7, USTAR, GNU):
-        raise Damaged("it is not a tar, or a header is damaged or of another format")
-    if tar_number(block[148:156]) != unsigned_sum:
-        raise Damaged("a header is damaged: its checksum does not match")
-    # Mode, user, group and time say nothing to us, but where they are bad, others stop reading.
-    for start, end in ((100, 108), (108, 116), (116, 124), (136, 148)):
-        tar_number(block[start:end])
-    for start, end in ((329, 337), (337, 345)):
-        if block[start:end].strip(b" \0"):
-            tar_number(block[start:end])
-    kind, name, prefix = block[156:157], tar_text(block[:100]), tar_text(block[345:500])
-    # Where ustar has the prefix, GNU has times and a sparse map, v7 nothing, and star less of a
-    # prefix and times. Python takes everything there for a prefix.
-    if (magic != USTAR and any(block[345:])) or block[508:] == b"tar\0":
-        raise Damaged(
-            f"the header of {quoted(name, 90)} has a prefix, times or a sparse map where tar "
-            "programs differ about it"
-        )
-    if kind == b"\0":
-        # In the oldest tars, directories were files with a slash.
-        if name.endswith("/"):
-            raise Damaged(f"{quoted(name, 90)} has the type of a file and the name of a directory")
-        kind = FILE
-    return Entry(
-        name=f"{prefix}/{name}" if prefix else name,
-        kind=kind,
-        size=tar_number(block[124:136], SIZE_LIMIT),
-        target=tar_text(block[157:257]),
-    )
-
-
-def pax_records(body):
-    """{key: value} of a pax header, both bytes: "LENGTH KEY=VALUE\\n" each. Raises Damaged."""
-    pattern, records, start = re.compile(rb"([1-9][0-9]{0,5}) ([^=]+)="), {}, 0
-    while start < len(body):
-        match = pattern.match(body, start)
-        end = start + int(match.group(1)) if match else 0
-        if not match or not match.end() < end <= len(body) or body[end - 1 : end] != b"\n":
-            raise Damaged("a pax header is damaged")
-        key, value = match.group(2), body[match.end() : end - 1]
-        is_known = any(
-            re.fullmatch(keys, key, re.DOTALL) and re.fullmatch(values, value, re.DOTALL)
-            for keys, values in PAX_RULES
-        )
-        if not is_known or key in records:
-            said = quoted(f"{key.decode('utf-8', 'replace')}=…", 90)
-            raise Damaged(f"a pax header says {said}, which tar programs read in different ways")
-        records[key] = value
-        start = end
-    return records
-
-
-def read_extension(file, header, earlier):
-    """{"path", "linkpath" or "size": bytes} that a header before a member says of it.
-
-    earlier: kinds of the headers that stand before the same member. Raises Damaged where tar
-    programs differ in which of several headers counts.
-    """
-    kind = header.kind
-    if header.size > HEADER_LIMIT:
-        raise Damaged(f"a header of {human(header.size)} is larger than a name can be")
-    body = file.exactly(header.size)
-    file.skip(-header.size % 512)
-    kinds = {kind, *earlier}
-    is_mixed = PAX in kinds and kinds & {LONG_NAME, LONG_TARGET}
-    if kind in earlier or is_mixed or (kind == PAX_GLOBAL and earlier):
-        raise Damaged(
-            "a member has several headers for its name, and tar programs differ in which counts"
-        )
-    if kind == LONG_NAME:
-        return {b"path": body.partition(b"\0")[0]}
-    if kind == LONG_TARGET:
-        return {b"linkpath": body.partition(b"\0")[0]}
-    records = pax_records(body)
-    if kind == PAX_GLOBAL and set(records) - {b"comment"}:
-        raise Damaged("a pax header for all members (global) says more than a comment")
-    return records
-
-
-def tar_entries(file):
-    """Yield the Entry of each member of an ArchiveFile. Who iterates reads or skips its bytes.
-
-    Raises Damaged on what tar programs read in different ways, and on an end that is none.
-    """
-    earlier, said = [], {}  # kinds of the headers before a member, and what they say of it
-    while True:
-        block = file.read(512)
-        if block == ZEROS:
-            break
-        header = parse_header(block)
-        if header.kind in (PAX, PAX_GLOBAL, LONG_NAME, LONG_TARGET):
-            said.update(read_extension(file, header, earlier))
-            earlier.append(header.kind)
-            continue
-        entry = header._replace(
-            name=tar_text(said[b"path"]) if b"path" in said else header.name,
-            target=tar_text(said[b"linkpath"]) if b"linkpath" in said else header.target,
-            size=int(said.get(b"size", header.size)),
-        )
-        yield entry
-        file.skip(-entry.size % 512)
-        earlier, said = [], {}
-    check_end(file, earlier)
-
-
-def check_end(file, earlier):
-    """Raise Damaged unless a tar ends, behind a first block of zeros, as it should.
-
-    There are two blocks of zeros, and nothing but more zeros behind them: what is appended, some
-    tar programs read, and others do not.
-    """
-    if earlier or file.read(512) != ZEROS:
-        raise Damaged(f"{CUT_SHORT}, or there is data after its end")
-    limit = file.position + PADDING_LIMIT
-    while True:
-        piece = file.read(BUFFER)
-        if piece.strip(b"\0") or file.position > limit:
-            raise Damaged("there is data after its end")
-        if not piece:
-            return
-
-
-# Members: the facts of an archive.
-
-
-def member_name(entry):
-    """The normalized name of a member. Raises Damaged where it may lead elsewhere."""
-    parts, shown = entry.name.split("/"), quoted(entry.name, 90)
-    if parts[0] == "" or ".." in parts:
-        why = "leads out of the archive" if parts[0] else "is absolute or empty"
-        raise Damaged(f"the name {shown} of a member {why}")
-    longest = max(len(part.encode("utf-8", "surrogateescape")) for part in parts)
-    too_long = len(entry.name) > NAME_LENGTH or len(parts) > NAME_DEPTH
-    if too_long or longest > COMPONENT_LENGTH:
-        raise Damaged(f"the name {shown} is longer than an archive of images needs")
-    if entry.kind not in (FILE, HARD_LINK, SYMBOLIC_LINK, DIRECTORY):
-        kind = quoted(tar_text(entry.kind), 20)
-        raise Damaged(f"{shown} is neither file, directory nor link, but of the type {kind}")
-    if entry.kind != DIRECTORY and parts[-1] in ("", "."):
-        raise Damaged(f"{shown} has the name of a directory and is none")
-    if entry.kind != FILE and entry.size:
-        raise Damaged(f"{shown} is no file and has {human(entry.size)} of content")
-    return posixpath.normpath(entry.name)
-
-
-def link_target(name, entry):
-    """The name of the member that a link leads to. Raises Damaged where it leads elsewhere."""
-    target = entry.target
-    if entry.kind == SYMBOLIC_LINK:
-        target = posixpath.join(posixpath.dirname(name), target)
-    target = posixpath.normpath(target)
-    if target.startswith("/") or target.split("/")[0] == "..":
-        raise Damaged(f"{quoted(name, 90)} is a link out of the archive")
-    return target
-
-
-def scan(file, verify=False, unpack=True):
-    """({name: Member}, {name: bytes of JSON}) of an archive, in one pass. Raises Damaged.
-
-    file: ArchiveFile or ArchiveDirectory
-    verify: bool, digest the members' bytes, which are passed over otherwise
-    unpack: bool, unpack them for their diff_ids, too
-
-    A link's Member is that of the file that it leads to. The JSON is kept only where one cannot
-    seek back to it.
-    """
-    kinds, members, links, documents, kept = {}, {}, {}, {}, 0
-    for count, entry in enumerate(file.entries()):
-        if count >= MEMBERS_LIMIT:
-            raise Damaged(f"it has more than {MEMBERS_LIMIT} members")
-        name = member_name(entry)
-        # A directory may come again: nothing is in it that could be another one.
-        if name in kinds and not kinds[name] == entry.kind == DIRECTORY:
-            raise Damaged(f"it has {quoted(name, 90)} twice")
-        kinds[name] = entry.kind
-        if entry.kind == FILE:
-            members[name], body = read_member(file, name, entry.size, verify, unpack)
-            kept += len(body)
-            if body:
-                documents[name] = body
-        elif entry.kind == HARD_LINK:
-            # Its target has to be there already: a program that unpacks links to nothing else.
-            members[name] = linked_member(name, link_target(name, entry), members)
-        elif entry.kind == SYMBOLIC_LINK:
-            links[name] = link_target(name, entry)
-        if kept > KEPT_LIMIT:
-            raise Damaged(
-                f"it has more than {human(KEPT_LIMIT)} of JSON: unpack it into a file first"
-            )
-    check_parents(kinds)
-    # docker save before version 25 writes links in the order of their names, some before what
-    # they lead to. As no name occurs twice, that is no question of order.
-    resolved = {name: linked_member(name, target, members) for name, target in links.items()}
-    members.update(resolved)
-    return members, documents
-
-
-def linked_member(name, target, members):
-    """The Member that a link leads to. Raises Damaged."""
-    if target not in members:
-        raise Damaged(
-            f"{quoted(name, 90)} is a link to {quoted(target, 90)}, which is not a file earlier in "
-            "the archive"
-        )
-    return members[target]
-
-
-def check_parents(kinds):
-    """Raise Damaged where a member is below something that is no directory.
-
-    kinds: {name: type flag}
-    """
-    for name in kinds:
-        slash = name.find("/")
-        while slash > 0:
-            above = name[:slash]
-            if kinds.get(above, DIRECTORY) != DIRECTORY:
-                shown = f"{quoted(name, 90)} is below {quoted(above, 90)}"
-                raise Damaged(f"{shown}, which is a file or a link")
-            slash = name.find("/", slash + 1)
-
-
-def read_member(file, name, size, verify, unpack):
-    """(Member, its bytes if they are to be kept, else b"") of the next bytes of an archive."""
-    offset, body = file.position, b""
-    pieces = None
-    if not file.is_seekable and size <= document_limit(name):
-        body = file.exactly(size)
-        pieces = iter([body])
-    if verify:
-        facts = digest_pieces(pieces or file.pieces(size), name, unpack)
-    else:
-        facts = ("", "", "", "")
-        if pieces is None:
-            file.skip(size)
-    is_json = body.lstrip()[:1] in (b"{", b"[")
-    return Member(name, offset, size, *facts), body if is_json else b""
-
-
-def digest_pieces(pieces, name, unpack):
-    """(digest, diff_id, compression, fault) of a Member, whose bytes go by once."""
-    packed = new_hash("sha512:" if name.startswith("blobs/sha512/") else "sha256:")
-    stream = hashed(pieces, packed)
-    head = bytes(next(stream, b""))
-    compression = compression_of(head)
-    diff, fault = None, ""
-    if not compression and packed.name == "sha256":
-        diff = packed
-    elif not compression or unpack and new_decoder(compression):
-        diff = hashlib.sha256()
-        rest = joined(head, stream)
-        try:
-            for part in unpacked(rest, compression) if compression else rest:
-                diff.update(part)
-        except Damaged as error:
-            # Where it is the archive that ends too early, the next read says so.
-            diff, fault = None, str(error)
-    for _ in stream:
-        pass
-    return digest_in(packed), digest_in(diff) if diff else "", compression, fault
-
-
-def hashed(pieces, hasher):
-    """Yield pieces, and show each one to a hash object."""
-    for piece in pieces:
-        hasher.update(piece)
-        yield piece
-
-
-def joined(first, rest):
-    """Yield the first piece, and the rest of them."""
-    yield first
-    yield from rest
 
 
 @contextlib.contextmanager
 def archive_errors(path):
-    """A context in which what goes wrong with an archive is told with the archive's name."""
+    """Turn errors in a with block into ImgpullErrors with the archive's name."""
+    name = archive_name(path)
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, UsageError) as error:
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
     except OSError as error:
-        raise DiskError(f"{path} cannot be read: {printable(error.strerror or error)}") from None
-    except Damaged as error:
-        raise Damaged(f"{path} is not an archive of images, or damaged: {error}") from None
+        raise DiskError(f"{name} cannot be read: {printable(error.strerror or error)}") from None
+    except (Damaged, UsageError) as error:
+        raise Damaged(f"{name} is damaged, or not an archive of imgpull: {error}") from None
 
 
-def document_limit(name):
-    """How many bytes a JSON document may have that is a member with a name."""
-    return INDEX_LIMIT if name in LISTS else DOCUMENT_LIMIT
+class Unpacker:
+    """Hashes the unpacked bytes of a layer, for its diff_id: a gzip stream or a plain tar."""
+
+    def __init__(self, head):
+        # Layers in zstd, bzip2 and xz are rare, and not unpacked.
+        self.is_known = not re.match(rb"\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", head)
+        self.is_gzip = head.startswith(b"\x1f\x8b")
+        self.stream, self.rest, self.hasher = None, b"", hashlib.sha256()
+
+    def update(self, piece):
+        """Add bytes of the layer. Raises Damaged."""
+        import zlib
+
+        if not self.is_gzip:
+            self.hasher.update(piece)
+        for start in range(0, len(piece) if self.is_gzip else 0, UNPACK_STEP):
+            data, self.rest = self.rest + bytes(piece[start : start + UNPACK_STEP]), b""
+            while data:
+                if not self.stream:
+                    if not has_whole_header(data):
+                        self.rest = data
+                        break
+                    self.stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
+                try:
+                    output = self.stream.decompress(data, BUFFER)
+                except zlib.error as error:
+                    raise Damaged(f"its gzip data is damaged: {printable(error)}") from None
+                self.hasher.update(output)
+                data = self.stream.unconsumed_tail
+                if self.stream.eof:
+                    data, self.stream = self.stream.unused_data, None
+                # A full buffer may have left output behind, without input.
+                while self.stream and not data and len(output) == BUFFER:
+                    output = self.stream.decompress(b"", BUFFER)
+                    self.hasher.update(output)
+                    self.stream = None if self.stream.eof else self.stream
+
+    def digest(self):
+        """Return the diff_id, "" if unknown. Raises Damaged if the layer ends too early."""
+        if self.stream or self.rest:
+            raise Damaged("its gzip data ends too early")
+        return digest_in(self.hasher) if self.is_known else ""
 
 
-class Archive(contextlib.AbstractContextManager):
-    """An archive that is open for reading: its members, and the JSON in it.
+def has_whole_header(data):
+    """True if data begins with a whole gzip header, False if more is needed (RFC 1952 2.3).
 
-    Raises ImgpullError where it cannot be read, or tar programs would read it in different ways.
+    Raises Damaged on a name or comment of 512 bytes and more, which Go's gzip refuses.
     """
-
-    def __init__(self, path, verify=False, unpack=True, reporter=None):
-        self.path = archive_name(path)
-        self.reporter = reporter or Reporter()
-        opened = ArchiveDirectory if os.path.isdir(path) else ArchiveFile
-        with archive_errors(self.path):
-            self.file = opened(path, self.tick)
-            try:
-                # {name: Member}, and {name: bytes of JSON}, see scan()
-                self.members, self.documents = scan(self.file, verify, unpack)
-                self.check_format()
-            except BaseException:
-                self.file.close()
-                raise
-            finally:
-                self.tick(self.file.size, self.file.size)
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def tick(self, done, total):
-        """Tell how much of it has been read."""
-        self.reporter.reading(self.path, done, total)
-
-    def check_format(self):
-        """Raise Damaged where no runtime takes it for an archive, or docker takes another list."""
-        if "manifest.json" in self.members:
-            return
-        if "repositories" in self.members:
-            # Without manifest.json, docker loads what this says, whatever index.json does.
-            raise Damaged(
-                "it lists its images in docker's old 'repositories' instead of manifest.json"
-            )
-        if "index.json" not in self.members:
-            raise Damaged("it has neither index.json nor manifest.json")
-
-    def document(self, name):
-        """The bytes of a JSON document that is a member."""
-        member = self.members[name]
-        if member.size > document_limit(member.name):
-            shown, size = printable(member.name, 90), human(member.size)
-            raise Damaged(
-                f"{self.path}: {shown} has {size}, which is more than such a file may have"
-            )
-        if not self.file.is_seekable:
-            return self.documents.get(member.name, b"")
-        with archive_errors(self.path):
-            self.file.seek(member.offset)
-            return self.file.exactly(member.size)
+    at = 10
+    if len(data) < 12:
+        return False
+    if data[3] & 4:
+        at += 2 + int.from_bytes(data[10:12], "little")
+    for flag in (8, 16):
+        if data[3] & flag:
+            end = data.find(b"\0", at, at + 512)
+            if end < 0 and len(data) >= at + 512:
+                raise Damaged("its gzip header has a name or comment of 512 bytes and more")
+            if end < 0:
+                return False
+            at = end + 1
+    return len(data) >= at
 
 
-# Images: what index.json and manifest.json say, and what is wrong with it.
+def read_header(take, is_first):
+    """Return (name, size) of the next member of a tar, None at its end.
 
-LAYOUT_VERSION = "1.0.0"  # image-spec image-layout.md
-INDEX_TYPES, MANIFEST_TYPES = (OCI_INDEX, DOCKER_LIST), (OCI_MANIFEST, DOCKER_MANIFEST)
-# containerd goes by these and does not look whether such a layer is compressed. Docker's types
-# for plain layers it does not believe, as they have been wrong too often.
-PLAIN_LAYERS = (
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar",
-)
+    take: function from a number to that many bytes of the tar
 
-
-class Contents(collections.namedtuple("Contents", "images faults absent")):
-    """What the documents of an archive say.
-
-    images: list of StoredImage, in the order of index.json and manifest.json
-    faults: list of Fault, what is wrong with them
-    absent: list of Fault, manifests that an index names and that are not there
+    Raises Damaged on every header but those that tar_header() makes.
     """
+    header = take(512)
+    if header == ZEROS and not is_first:
+        return None
+    if header[156:157] == b"L":  # the name of a sha512 blob is long
+        header += take(1024)
+    name = (header[512:-512] or header[:100]).rstrip(b"\0").decode("ascii", "replace")
+    number = header[-388:-376]
+    with contextlib.suppress(ValueError):
+        size = int.from_bytes(number[1:], "big") if number[0] == 0x80 else int(number[:11], 8)
+        if 0 <= size < SIZE_LIMIT and tar_header(name, size) == header:
+            return name, size
+    if header[257:262] == b"ustar":
+        raise Damaged("it is a tar that another program wrote")
+    is_packed = re.match(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", header)
+    raise Damaged("it is compressed: gunzip -c it into -" if is_packed else "it is not a tar")
 
-    __slots__ = ()
 
+def scan(path, digests, unpack, reporter):
+    """Return ({name: Member}, {name: bytes} of the JSON, size) of an archive, in one pass.
 
-class DockerEntry(collections.namedtuple("DockerEntry", "config tags layers")):
-    """An image in docker's manifest.json.
-
-    config: str, name of a member
-    tags: list of str
-    layers: list of str, names of members, bottom first
+    digests, unpack: bool, see read_archive()
     """
+    members, documents, position, kept = collections.OrderedDict(), {}, 0, 0
+    view = memoryview(bytearray(BUFFER))
+    closefd, opener = path != "-", open_at_once if path != "-" else None
+    with open(path if closefd else 0, "rb", closefd=closefd, opener=opener) as file:
+        os.set_blocking(file.fileno(), True)
+        total = os.fstat(file.fileno()).st_size  # 0 for a pipe
 
-    __slots__ = ()
+        def pieces(size):
+            nonlocal position
+            while size:
+                count = file.readinto(view[:size])
+                if not count:
+                    raise Damaged("it ends too early")
+                size -= count
+                position += count
+                reporter.reading(archive_name(path), position, total)
+                yield view[:count]
+
+        def take(size):
+            return b"".join(map(bytes, pieces(size)))
+
+        for name, size in iter(lambda: read_header(take, not members), None):
+            is_blob = name.startswith("blobs/")
+            offset, digest, diff_id, fault = position, "", "", ""
+            head, content = file.peek(8) if size else b"", pieces(size)
+            if head.lstrip()[:1] in (b"{", b"[") and size <= (DOCUMENT_LIMIT, INDEX_LIMIT)[not is_blob]:
+                content = [take(size)]
+                kept += size
+                if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
+                    documents[name] = content[0]
+            if digests:
+                hasher = new_hash("sha512:" if name.startswith("blobs/sha512/") else "sha256:")
+                unpacker = Unpacker(head) if unpack and is_blob else None
+                for piece in content:
+                    hasher.update(piece)
+                    try:
+                        if unpacker and not fault:
+                            unpacker.update(piece)
+                    except Damaged as error:
+                        fault = str(error)
+                digest = digest_in(hasher)
+                try:
+                    diff_id = unpacker.digest() if unpacker and not fault else ""
+                except Damaged as error:
+                    fault = str(error)
+            elif total and name not in documents:
+                position = file.seek(offset + size)
+            else:
+                for _ in content:
+                    pass
+            members[name] = Member(offset, size, digest, diff_id, fault, head[:2] == b"\x1f\x8b")
+            if any(take(-size % 512)):
+                raise Damaged(f"there is data behind {quoted(name, 90)}")
+            if len(members) > MEMBERS_LIMIT:
+                raise Damaged(f"it has more than {MEMBERS_LIMIT} members")
+        if take(512) != ZEROS or file.read(1):
+            raise Damaged("there is data behind its end")
+        reporter.reading(archive_name(path), position, position)
+    return members, documents, position
 
 
-def claimed_digest(name):
-    """The digest that a member's name says, "" if none.
+def stored_image(top, bodies, parsed):
+    """Return the Image for a Descriptor in index.json. Raises Damaged.
 
-    blobs/sha256/HEX in a layout; HEX.json and HEX.tar from docker, skopeo and podman; HEX.tar.gz
-    and sha256:HEX from crane.
+    bodies: {digest: bytes} of the documents in the archive, checked
+    parsed: {digest: Manifest}, a cache
     """
-    match = re.fullmatch(r"(?:blobs/(sha256|sha512)/)?(?:sha256:)?([a-f0-9]+)", name)
-    if not match:
-        match = re.fullmatch(r"()([a-f0-9]{64})\.(?:json|tar|tar\.gz)", name)
-    digest = f"{match.group(1) or 'sha256'}:{match.group(2)}" if match else ""
-    return digest if DIGEST.fullmatch(digest) else ""
+    name, source = top.annotations[CONTAINERD_NAME], top.annotations.get(SOURCE, "")
+    gone = set(top.annotations.get(OMITTED, "").split(","))
+    documents, referrers = {}, []
 
-
-def names_in(descriptor):
-    """The names that a descriptor in index.json gives to what it points to.
-
-    containerd and docker go by the first annotation, skopeo and podman by the second one, where
-    only the tag may stand.
-    """
-    name = descriptor.annotations.get("io.containerd.image.name", "")
-    other = descriptor.annotations.get("org.opencontainers.image.ref.name", "")
-    if name.endswith(f":{other}"):
-        other = ""
-    return [each for each in (name, other) if each]
-
-
-def stored_names(number, descriptor):
-    """[StoredName, ...] of the descriptor at a place in index.json."""
-    source = descriptor.annotations.get(SOURCE, "")
-    source = source if DIGEST.fullmatch(source) else descriptor.digest
-    return [
-        StoredName(name, number, descriptor.digest, source) for name in names_in(descriptor) or [""]
-    ]
-
-
-def top_descriptors(archive):
-    """[Descriptor, ...] in index.json, [] where there is none. Raises Damaged."""
-    if "index.json" not in archive.members:
-        return []
-    what = f"{archive.path}: index.json"
-    value = parse_json(archive.document("index.json"), what)
-    entries = items(value, "manifests", dict, what, IMAGES_LIMIT)
-    return [parse_descriptor(entry, f"an image in {what}") for entry in entries]
-
-
-def docker_entries(archive):
-    """[DockerEntry, ...] in manifest.json, [] where there is none. Raises Damaged."""
-    if "manifest.json" not in archive.members:
-        return []
-    what = f"{archive.path}: manifest.json"
-    try:
-        value = load_json(archive.document("manifest.json").decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise Damaged(f"{what} is not JSON") from None
-    if not isinstance(value, list):
-        raise Damaged(f"{what} is not a list")
-    entries = [
-        DockerEntry(
-            posixpath.normpath(field(entry, "Config", str, what, "")),
-            items(entry, "RepoTags", str, what, IMAGES_LIMIT),
-            [posixpath.normpath(path) for path in items(entry, "Layers", str, what, LAYERS_LIMIT)],
-        )
-        for entry in checked_list(value, "the list", dict, what, IMAGES_LIMIT)
-    ]
-    if sum(len(entry.tags) for entry in entries) > IMAGES_LIMIT:
-        raise Damaged(f"{what} has more than {IMAGES_LIMIT} tags")
-    if sum(len(entry.layers) for entry in entries) > MEMBERS_LIMIT:
-        raise Damaged(f"{what} has more than {MEMBERS_LIMIT} layers")
-    return entries
-
-
-def is_signature_only(descriptor, names, manifest):
-    """Whether a descriptor in index.json is there for cosign, and no runtime can run it.
-
-    names: list of StoredName, of the manifest with its digest
-    """
-    kinds = [COSIGN_KIND + role for role in COSIGN_ROLES.values()]
-    return (
-        not any(each.name for each in names)
-        and descriptor.annotations.get("kind") in kinds
-        and has_no_files(manifest)
-    )
-
-
-def last_subject(referrer, referrers):
-    """The digest at the end of the chain of what a Referrer refers to.
-
-    referrers: {digest: Referrer}
-    """
-    # The chain has an end: a manifest cannot hold a digest that depends on its own.
-    while referrer.subject in referrers:
-        referrer = referrers[referrer.subject]
-    return referrer.subject
-
-
-class ContentsReader:
-    """Reads the documents of an Archive, each once, and notes what is wrong with them."""
-
-    def __init__(self, archive):
-        self.archive = archive
-        self.tops = top_descriptors(archive)
-        self.top_digests = {top.digest for top in self.tops}
-        self.faults = []
-        self.absent = []
-        self.manifests = {}  # {digest: Manifest, or None for one that is not there}
-        self.configs = {}  # {(offset, digest by its name): (digest, ImageConfig), None if damaged}
-        self.referrers = {}  # {digest: Referrer, or None for one that is not there or damaged}
-        self.signatures = collections.OrderedDict()  # digests in index.json that are no images
-        self.layers = 0  # in all manifests
-        notes = [top.annotations.get(OMITTED, "") for top in self.tops]
-        # Digests of the layers that may be missing.
-        self.omitted = frozenset(digest for note in notes for digest in note.split(","))
-
-    def read(self):
-        """The Contents. Raises Damaged on documents that cannot be read."""
-        self.check_layout()
-        images = self.indexed_images()
-        images = self.with_docker_entries(images)
-        if not images:
-            self.fault("index", "it holds no image")
-        unique = collections.OrderedDict.fromkeys
-        return Contents(images, list(unique(self.faults)), list(unique(self.absent)))
-
-    def fault(self, code, text):
-        """Note a Fault."""
-        self.faults.append(Fault(code, text))
-
-    def check_layout(self):
-        """Note what is wrong with the file that says which version of the layout this is."""
-        if "index.json" not in self.archive.members:
-            return
-        if "oci-layout" not in self.archive.members:
-            # containerd and docker then go by manifest.json.
-            if "manifest.json" not in self.archive.members:
-                self.fault("index", "it has index.json, but neither oci-layout nor manifest.json")
-            return
-        what = f"{self.archive.path}: oci-layout"
-        value = parse_json(self.archive.document("oci-layout"), what)
-        version = field(value, "imageLayoutVersion", str, what, "")
-        if version != LAYOUT_VERSION:
-            said = f"oci-layout says version {quoted(version, 40)}, not {LAYOUT_VERSION}"
-            self.fault("index", said)
-
-    def blob(self, descriptor):
-        """The Member of a descriptor, or None."""
-        member = self.archive.members.get(descriptor.path)
-        if member and member.size != descriptor.size:
-            sizes = f"{member.size} bytes, and its descriptor says {descriptor.size}"
-            self.fault("size", f"{descriptor.digest} has {sizes}")
-        return member
-
-    def manifest(self, descriptor):
-        """The Manifest of a descriptor, or None where it is not there or damaged."""
+    def load(descriptor):
         digest = descriptor.digest
-        member = self.blob(descriptor)
-        if digest not in self.manifests:
-            self.manifests[digest] = self.read_manifest(digest) if member else None
-        manifest = self.manifests[digest]
-        if member is None:
-            platform = f" ({descriptor.platform})" if descriptor.platform else ""
-            where = self.faults if digest in self.top_digests else self.absent
-            if digest not in self.omitted:
-                text = f"the manifest {digest}{printable(platform)} is not there"
-                where.append(Fault("missing", text))
-        elif manifest:
-            self.check_media_type(descriptor, manifest)
+        if digest not in bodies or digest in gone:
+            return None
+        if digest not in parsed:
+            parsed[digest] = parse_manifest(bodies[digest], digest, digest)
+        manifest = parsed[digest]
+        documents[digest] = bodies[digest]
+        if manifest.config and manifest.config.digest in bodies:
+            documents[manifest.config.digest] = bodies[manifest.config.digest]
         return manifest
 
-    def check_media_type(self, descriptor, manifest):
-        """Note a descriptor that says something else than what it leads to.
+    def load_all(digest):
+        descriptor = top._replace(digest=digest)
+        manifest = load(descriptor)
+        if not manifest:
+            raise Damaged(f"{name}: the manifest {quoted(digest, 90)} is missing or damaged")
+        return [each for _, each in walk(descriptor, manifest, load, name)]
 
-        containerd believes the media type, and does not look. In an index from a registry, some
-        entries have none.
-        """
-        right, other = INDEX_TYPES, MANIFEST_TYPES
-        if not manifest.is_index:
-            right, other = other, right
-        said, is_top = descriptor.media_type, descriptor.digest in self.top_digests
-        if said in other or (is_top and said not in right):
-            kind = "an index" if manifest.is_index else "an image's manifest"
-            what = f"its descriptor gives it the media type {quoted(said, 90)}"
-            self.fault("type", f"{descriptor.digest} is {kind}, and {what}")
+    manifests = load_all(top.digest)
+    links = list(filter(None, top.annotations.get(REFERRERS, "").split(",")))
+    if len(links) > REFERRERS_LIMIT or len(set(links)) < len(links):
+        raise Damaged(f"{name}: it lists a referrer twice, or more than {REFERRERS_LIMIT}")
+    for link in links:
+        digest, _, about = link.partition("=")
+        subject, dot, suffix = about.partition(".")
+        referrers.append(Referrer(subject, dot + suffix, load_all(digest)[0]))
+    if source and (referrers or not DIGEST.fullmatch(source)):
+        index = load_all(source)[0]
+        if manifests[0].digest not in (child.digest for child in index.children):
+            raise Damaged(f"{name}: the index {source} does not list {manifests[0].digest}")
+        manifests.append(index)
+    check_subjects(name, manifests, referrers)
+    return assemble_image(name, top, documents, source, referrers, load=load)
 
-    def read_manifest(self, digest):
-        """The Manifest with a digest, which is in the archive, or None where it is damaged."""
-        what = f"the manifest {digest}"
-        try:
-            body = self.archive.document(blob_path(digest))
-            check_digest(body, digest, what)
-            manifest = parse_manifest(body, digest, what)
-        except Damaged as error:
-            self.fault(code_of(error, "manifest"), str(error))
-            return None
-        self.layers += len(manifest.layers)
-        if self.layers > MEMBERS_LIMIT:
-            raise Damaged(f"{self.archive.path} has more than {MEMBERS_LIMIT} layers")
-        return manifest._replace(body=b"")
 
-    def config(self, member, expected):
-        """(digest, ImageConfig) of a config, or None where it is damaged.
+def check_subjects(name, manifests, referrers):
+    """Raise Damaged if one of the referrers belongs to none of the manifests or referrers."""
+    known = manifests + [each.manifest for each in referrers]
+    subjects = {each.digest for each in known}
+    subjects.update(child.digest for each in known for child in each.children)
+    parts = {(each.digest, child.digest) for each in known for child in each.children}
+    for each in referrers:
+        subject = each.manifest.subject
+        # A part of an index that is a referrer may have another platform as its subject.
+        is_other = subject and subject.digest != each.subject and each.suffix == ""
+        if each.subject not in subjects or is_other and (each.subject, each.digest) not in parts:
+            raise Damaged(f"{name}: {each.digest} does not refer to {quoted(each.subject, 90)}")
 
-        expected: its digest, "" where that is not known
-        """
-        key = (member.offset, expected)
-        if key not in self.configs:
-            self.configs[key] = None
-            what = f"the config {printable(member.name, 90)}"
-            try:
-                body = self.archive.document(member.name)
-                if expected:
-                    check_digest(body, expected, what)
-                self.configs[key] = (expected or digest_of(body), parse_config(body, what))
-            except Damaged as error:
-                self.fault(code_of(error, "config"), str(error))
-        return self.configs[key]
 
-    def indexed_images(self):
-        """[StoredImage, ...] of what index.json points to, each manifest once."""
-        names = collections.OrderedDict()  # {digest in index.json: (Descriptor, [StoredName])}
-        below = collections.OrderedDict()  # {digest: (Descriptor, digests in index.json above it)}
-        steps = 0
-        for number, top in enumerate(self.tops):
-            self.manifest(top)
-            names.setdefault(top.digest, (top, []))[1].extend(stored_names(number, top))
-        for top, top_names in names.values():
-            manifest = self.manifests[top.digest]
-            if manifest is None:
+def read_archive(path, digests=False, unpack=False, reporter=None):
+    """Return the Archive at a path, "-" for standard input. Raises ImgpullError if it is not ours.
+
+    digests: bool, check the bytes of layers against their digests
+    unpack: bool, check them against their diff_ids as well
+    """
+    with archive_errors(path):
+        if path.endswith(".part"):
+            raise Damaged("it is an unfinished download; run the pull again to complete it")
+        members, documents, size = scan(path, digests, unpack, reporter or Reporter())
+        bodies = {":".join(name.split("/")[1:]): body for name, body in documents.items()}
+        bodies = {
+            digest: body
+            for digest, body in bodies.items()
+            if DIGEST.fullmatch(digest) and digest_of(body, digest) == digest
+        }
+        index = parse_json(documents.get("index.json", b""), "index.json")
+        tops = items(index, "manifests", dict, "index.json", MEMBERS_LIMIT)
+        images, gone, cache, parsed, count = [], set(), {}, {}, 0
+        for top in (parse_descriptor(each, "index.json") for each in tops):
+            if CONTAINERD_NAME not in top.annotations:
                 continue
-            if is_signature_only(top, top_names, manifest):
-                self.signatures[top.digest] = None
-                continue
-            for descriptor, part in walk(top, manifest, self.manifest, f"the index {top.digest}"):
-                steps += 1
-                if steps > MEMBERS_LIMIT:
-                    raise Damaged(f"{self.archive.path} has more than {MEMBERS_LIMIT} manifests")
-                if not part.is_index and not self.is_left_out(part):
-                    below.setdefault(descriptor.digest, (descriptor, []))[1].append(top.digest)
-        if len(below) > IMAGES_LIMIT:
-            raise Damaged(f"{self.archive.path} has more than {IMAGES_LIMIT} images")
-        # One list for all images that have the same names: a thousand may have a thousand names.
-        joined_names = {}
-        images = []
-        for descriptor, tops in below.values():
-            if tuple(tops) not in joined_names:
-                joined_names[tuple(tops)] = [name for top in tops for name in names[top][1]]
-            images.append(self.indexed_image(descriptor, joined_names[tuple(tops)]))
-        return self.with_referrers(images, [tops for _, tops in below.values()])
-
-    def is_left_out(self, manifest):
-        """Whether nothing but the manifest is there of an image of another platform."""
-        is_there = manifest.config.path in self.archive.members
-        return manifest.descriptor.digest in self.omitted and not is_there
-
-    def with_referrers(self, images, tops):
-        """The StoredImages with the referrers that index.json names for them.
-
-        tops: list of lists of the digests in index.json that lead to each image
-        """
-        digests = collections.defaultdict(collections.OrderedDict)  # {digest in index.json: those}
-        for top in self.tops:
-            named = top.annotations.get(REFERRERS, "")
-            digests[top.digest].update((digest, None) for digest in named.split(",") if digest)
-            if top.annotations.get("kind", "").startswith(COSIGN_KIND + "image"):
-                # "cosign save" names them in no other way.
-                digests[top.digest].update(self.signatures)
-            if len(digests[top.digest]) > REFERRERS_LIMIT:
-                raise Damaged(f"{self.archive.path} has more than {REFERRERS_LIMIT} referrers")
-        own = {image.digest for image in images}
-        complete, count = [], 0
-        for image, above in zip(images, tops):
-            named = collections.OrderedDict.fromkeys(
-                digest for top in above for digest in digests[top]
-            )
-            by_digest = {digest: self.referrer(digest) for digest in named}
-            by_digest = {digest: referrer for digest, referrer in by_digest.items() if referrer}
-            # In an archive of several platforms, each has what refers to it, or to all of them.
-            mine = [
-                referrer
-                for referrer in by_digest.values()
-                if last_subject(referrer, by_digest) not in own - {image.digest}
-            ]
-            count += len(named)
-            if count > MEMBERS_LIMIT:
-                raise Damaged(f"{self.archive.path} has more than {MEMBERS_LIMIT} referrers")
-            complete.append(image._replace(referrers=mine))
-        return complete
-
-    def referrer(self, digest):
-        """The Referrer with a digest, or None, noting what is wrong with it."""
-        if digest not in self.referrers:
-            self.referrers[digest] = self.read_referrer(digest)
-        return self.referrers[digest]
-
-    def read_referrer(self, digest):
-        """The Referrer with a digest, or None, noting what is wrong with it."""
-        members = self.archive.members
-        if not DIGEST.fullmatch(digest) or blob_path(digest) not in members:
-            self.fault("missing", f"the referrer {quoted(digest, 90)} is not there")
-            return None
-        manifest = self.manifests.get(digest) or self.read_manifest(digest)
-        if manifest is None:
-            return None
-        self.manifests[digest] = manifest
-        for blob in filter(None, [manifest.config] + manifest.layers):
-            if self.blob(blob) is None:
-                self.fault("missing", f"{blob.digest} of the referrer {digest} is not there")
-        subject = manifest.subject
-        if subject and subject.path not in members:
-            self.fault("missing", f"{digest} refers to {subject.digest}, which is not there")
-        return Referrer(subject.digest if subject else "", "", manifest)
-
-    def indexed_image(self, descriptor, names):
-        """The StoredImage of the descriptor of a manifest."""
-        manifest = self.manifests[descriptor.digest]
-        member = self.blob(manifest.config)
-        config = None
-        if member is None:
-            self.fault("missing", f"the config {manifest.config.digest} is not there")
-        elif manifest.is_image:
-            config = self.judged_config(manifest, member)
-        diff_ids = config.diff_ids[: len(manifest.layers)] if config else []
-        diff_ids += [""] * (len(manifest.layers) - len(diff_ids))
-        layers = [
-            Layer(layer.digest, diff_id, layer.media_type, layer.size, self.layer_member(layer))
-            for layer, diff_id in zip(manifest.layers, diff_ids)
-        ]
-        # In an index, runtimes choose by platform, and none has the one of attestations.
-        is_unknown = descriptor.platform is not None and descriptor.platform.os == "unknown"
-        return StoredImage(
-            digest=descriptor.digest,
-            image_id=manifest.config.digest,
-            platform=config.platform if config else None,
-            config=member,
-            layers=layers,
-            names=names,
-            is_listed=descriptor.digest in self.top_digests or not is_unknown,
-            referrers=[],
-        )
-
-    def judged_config(self, manifest, member):
-        """The ImageConfig of a manifest, or None, noting where the two do not go together."""
-        config = self.config(member, manifest.config.digest)
-        if config is None:
-            return None
-        try:
-            check_layer_count(manifest, config[1], manifest.descriptor.digest)
-        except Damaged as error:
-            self.fault("config", str(error))
-        return config[1]
-
-    def layer_member(self, descriptor):
-        """The Member of a layer, or None, noting one that should be there."""
-        member = self.blob(descriptor)
-        if member is None and descriptor.digest not in self.omitted:
-            self.fault("missing", f"the layer {descriptor.digest} is not there")
-        return member
-
-    def with_docker_entries(self, images):
-        """The images with what manifest.json says: more names, and more images."""
-        entries = docker_entries(self.archive)
-        if not entries and "manifest.json" in self.archive.members:
-            self.fault("index", "manifest.json names no image: docker would load nothing")
-        numbers = {}  # {(offset of a config, places of layers): number of the image}
-        for number, image in enumerate(images):
-            if image.config:
-                places = tuple(layer.place for layer in image.layers)
-                numbers.setdefault((image.config.offset, places), number)
-        in_index = {offset for offset, _ in numbers}
-        tags = collections.defaultdict(list)  # {number of an image: its StoredNames here}
-        for place, entry in enumerate(entries, len(self.tops)):
-            shown = printable(entry.config, 90)
-            config = self.archive.members.get(entry.config)
-            if config is None:
-                self.fault("missing", f"the config that manifest.json names is not there: {shown}")
-                continue
-            key = (config.offset, self.places(entry.layers))
-            if key not in numbers:
-                if config.offset in in_index:
-                    # docker and podman would load these, and containerd those.
-                    self.fault(
-                        "index",
-                        f"manifest.json gives the config {shown} other layers than index.json does",
-                    )
-                numbers[key] = len(images)
-                images.append(self.docker_image(entry, config))
-            digest = images[numbers[key]].digest
-            tags[numbers[key]] += [
-                StoredName(tag, place, digest, digest) for tag in entry.tags or [""]
-            ]
-            if images[numbers[key]].platform is None:
-                # docker takes it for an image, whatever its config's media type says.
-                judged = self.docker_image(entry, config)
-                images[numbers[key]] = images[numbers[key]]._replace(
-                    platform=judged.platform, layers=judged.layers
-                )
-        for number, more in tags.items():
-            self.check_layer_types(images[number])
-            names = collections.OrderedDict()
-            for each in images[number].names + more:
-                names.setdefault(each.name, each)
-            images[number] = images[number]._replace(names=list(names.values()), is_listed=True)
-        return images
-
-    def places(self, paths):
-        """Where the layers at some paths are, as Layer.place says it."""
-        members = self.archive.members
-        return tuple(members[path].offset if path in members else path for path in paths)
-
-    def check_layer_types(self, image):
-        """Note the layers of a StoredImage whose media type is none of a layer."""
-        for layer in image.layers:
-            if not is_layer_type(layer.media_type):
-                said = quoted(layer.media_type, 90)
-                self.fault(
-                    "layer",
-                    f"the layer {layer.digest} has the media type {said}: containerd cannot "
-                    "unpack it",
-                )
-
-    def docker_image(self, entry, member):
-        """The StoredImage of an entry of manifest.json whose config is a Member."""
-        shown = printable(entry.config, 90)
-        digest, config = self.config(member, claimed_digest(entry.config)) or ("", None)
-        diff_ids = list(config.diff_ids) if config else []
-        if config and len(diff_ids) != len(entry.layers):
-            knows, has = plural(len(diff_ids), "layer"), len(entry.layers)
-            self.fault("config", f"the config {shown} knows {knows}, and manifest.json has {has}")
-        diff_ids += [""] * (len(entry.layers) - len(diff_ids))
-        layers = []
-        for path, diff_id in zip(entry.layers, diff_ids):
-            layer = self.archive.members.get(path)
-            if layer is None:
-                self.fault("missing", f"the layer {printable(path, 90)} is not there")
-            layer_digest = claimed_digest(path) or (diff_id if DIGEST.fullmatch(diff_id) else "")
-            layers.append(Layer(layer_digest, diff_id, "", layer.size if layer else 0, layer))
-        return StoredImage(
-            digest=digest,
-            image_id=digest,
-            platform=config.platform if config else None,
-            config=member,
-            layers=layers,
-            names=[],
-            is_listed=True,
-            referrers=[],
-        )
+            gone.update(top.annotations.get(OMITTED, "").split(","))
+            # Many names of one image cost no more than one: small archives take little time.
+            name, key = top.annotations[CONTAINERD_NAME], str(top._replace(annotations=""))
+            key += str([top.annotations.get(each) for each in (SOURCE, OMITTED, REFERRERS)])
+            if key not in cache:
+                cache[key] = stored_image(top, bodies, parsed)
+                count += len(cache[key].manifests)
+            check_name(name, (top.digest, cache[key].source))
+            images.append(cache[key]._replace(name=name))
+            if count > MANIFESTS_LIMIT:
+                raise Damaged(f"its images have more than {MANIFESTS_LIMIT} manifests")
+        if not images:
+            raise Damaged("it holds no image")
+        plan = plan_archive(images, gone)
+        for name, content in plan.contents.items():
+            is_literal, member = isinstance(content, bytes), members.get(name)
+            expected = len(content) if is_literal else content.size
+            if not member or member.size != expected or is_literal and documents.get(name) != content:
+                raise Damaged(f"{name} is missing, or differs from what its images require")
+        if list(members) != list(plan.contents) or size != plan.size:
+            raise Damaged("it has members that belong to no image, or in another order")
+    return Archive(path, plan.images, members, layer_faults(plan, members), size)
 
 
-def code_of(error, code):
-    """The code for a document that cannot be used: "digest" where its bytes are not its own."""
-    return "digest" if isinstance(error, Mismatch) else code
+def layer_faults(plan, members):
+    """Return [Fault, ...] of the layers of a plan that contradict their digest or diff_id."""
+    names, diff_ids = {}, {}
+    for image in plan.images:
+        for manifest in image.all_manifests:
+            config = image.configs.get(manifest.digest)
+            known = config.diff_ids if config else [""] * len(manifest.layers)
+            for layer, diff_id in zip(manifest.layers, known):
+                names.setdefault(layer.digest, []).append(image.name)
+                diff_ids.setdefault(layer.digest, set()).update({diff_id} - {""})
+    faults = []
+    for layer in (each.descriptor for each in plan.layers):
+        member, why = members[layer.path], ""
+        for diff_id in sorted(diff_ids[layer.digest]):
+            if member.fault or member.diff_id not in ("", diff_id):
+                why = member.fault or f"diff_id {mismatch(member.diff_id, printable(diff_id, 90))}"
+        if member.is_gzip and layer.media_type.endswith("tar"):
+            why = "it is gzip data, and its media type is that of a plain tar"
+        if member.digest not in ("", layer.digest):
+            why = mismatch(member.digest, layer.digest)
+        if why:
+            needed = ", ".join(collections.OrderedDict.fromkeys(names[layer.digest]))
+            text = f"{layer.digest} is damaged: {why}; needed by {printable(needed, 200)}"
+            faults.append(Fault("digest", text))
+    return faults
 
 
-def check_digest(body, digest, what):
-    """Raise Mismatch where bytes do not have the digest that they should have."""
-    actual = digest_of(body, digest)
-    if actual != digest:
-        raise Mismatch(f"{what} is damaged: {mismatch(actual, digest)}")
+def check_archive(path, bases=(), reporter=None):
+    """Return the Archive at a path, all bytes checked, with the faults of its bases included.
 
-
-# Verifying: what the bytes are, against what names, manifests and configs say.
-
-
-def damaged_members(members, images):
-    """{offset: Fault} of the members whose bytes are not what a digest says.
-
-    members: {name: Member}, digested
-    images: list of StoredImage
+    bases: list of Archive
     """
-    claims = [(name, member) for name, member in members.items() if name.startswith("blobs/")]
-    claims += [(image.config.name, image.config) for image in images if image.config]
-    claims = [(claimed_digest(name), member) for name, member in claims]
-    for image in images:
-        for layer in image.layers:
-            # Where only the diff_id is known, the layer may be compressed all the same.
-            if layer.member and layer.digest != layer.diff_id:
-                claims.append((layer.digest, layer.member))
-    return {
-        member.offset: Fault("digest", f"{digest} is damaged: {mismatch(member.digest, digest)}")
-        for digest, member in claims
-        if digest and member.digest != digest
-    }
-
-
-def layer_claims(images):
-    """[Layer, ...] of images, whose bytes are there, each once with the same claims about it."""
-    claims = collections.OrderedDict()
-    for image in images:
-        for layer in image.layers:
-            if layer.member:
-                claims[(layer.member.offset, layer.diff_id, layer.media_type)] = layer
-    return list(claims.values())
-
-
-def layer_fault(layer):
-    """What is wrong with a Layer whose digest is right, "" if nothing. A pure function."""
-    member = layer.member
-    name = layer.digest or printable(member.name, 90)
-    if member.compression and layer.media_type in PLAIN_LAYERS:
-        return (
-            f"the layer {name} is compressed with {member.compression}, and its media type says "
-            "that it is not: containerd cannot unpack it"
-        )
-    if layer.diff_id and member.fault:
-        return f"the layer {name} cannot be unpacked: {member.fault}"
-    if layer.diff_id and member.diff_id and member.diff_id != layer.diff_id:
-        what = mismatch(member.diff_id, printable(layer.diff_id, 140))
-        return f"the layer {name} is not what the config says: {what}"
-    return ""
-
-
-def inspect_archive(path, unpack=True, reporter=None):
-    """The Check of an archive by itself, with all of its bytes read.
-
-    See check_archive(). Raises ImgpullError where it cannot be read at all.
-    """
-    with Archive(path, verify=True, unpack=unpack, reporter=reporter) as archive:
-        contents = ContentsReader(archive).read()
-        members = archive.members
-    damaged = damaged_members(members, contents.images)
-    claims = [
-        layer for layer in layer_claims(contents.images) if layer.member.offset not in damaged
-    ]
-    unfit = [Fault("layer", text) for text in map(layer_fault, claims) if text]
-    faults = contents.faults + list(damaged.values()) + unfit
-    unchecked = {
-        layer.member.offset
-        for layer in claims
-        if layer.diff_id and not layer.member.diff_id and not layer.member.fault
-    }
-    return Check(
-        faults=list(collections.OrderedDict.fromkeys(faults)),
-        absent=contents.absent,
-        images=contents.images,
-        size=sum(
-            member.size for member in {each.offset: each for each in members.values()}.values()
-        ),
-        needed=len({layer.digest for image in contents.images for layer in image.left_out}),
-        unchecked=len(unchecked),
-    )
-
-
-def held_layers(images):
-    """The digests and diff_ids of the layers that are there."""
-    layers = [layer for image in images for layer in image.layers if layer.member]
-    return {layer.digest for layer in layers} | {layer.diff_id for layer in layers}
-
-
-def with_bases(check, bases):
-    """The Check of an archive together with those that it builds upon. A pure function.
-
-    bases: list of (path, Check)
-    """
-    if not bases:
-        return check
-    faults, size, held = list(check.faults), check.size, set()
-    for path, base in bases:
-        shown = printable(path)
-        faults += [fault._replace(text=f"{shown}: {fault.text}") for fault in base.faults]
-        size += base.size
-        held |= held_layers(base.images)
-    needed = collections.OrderedDict(
-        (layer.digest, layer) for image in check.images for layer in image.left_out
-    )
-    missing = [
-        digest for digest, layer in needed.items() if not held & ({digest, layer.diff_id} - {""})
-    ]
-    faults += [Fault("base", f"the layer {digest} is in no --base") for digest in missing]
-    return check._replace(faults=faults, size=size, needed=len(missing))
-
-
-def check_archive(path, base=(), unpack=True, reporter=None):
-    """The Check of an archive, together with those that it builds upon.
-
-    path: str, of a file or directory, "-" for standard input
-    base: list of paths of the archives that have what a delta leaves out
-    unpack: bool, unpack compressed layers to check their diff_ids, too
-    reporter: Reporter, who is told how far it is, or None
-
-    Raises ImgpullError where one cannot be read at all.
-    """
-    check = inspect_archive(path, unpack, reporter)
-    return with_bases(check, [(each, inspect_archive(each, unpack, reporter)) for each in base])
+    archive = read_archive(path, True, True, reporter)
+    faults = list(archive.faults)
+    for each in bases:
+        shown = printable(each.path)
+        faults += [fault._replace(text=f"{shown}: {fault.text}") for fault in each.faults]
+    if bases:
+        images = [image for each in bases for image in each.images]
+        held = [{layer.digest for layer in image.layers} - image.omitted for image in images]
+        gone = sorted(archive.omitted.difference(*held))
+        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in gone]
+    return archive._replace(faults=faults, size=archive.size + sum(each.size for each in bases))
 
 
 def verify_archive(path, base=()):
-    """[fault, ...] of an archive, empty where every byte is right: digests, references, diff_ids.
+    """Return [fault (str), ...] of an archive, empty if it loads everywhere: every byte is right.
 
-    path: str, of a tar, which may be compressed, or of an OCI layout directory; "-" for stdin
-    base: list of paths of the archives that have what a delta leaves out
+    path: str, of a tar that imgpull wrote; "-" for standard input
+    base: list of paths of the archives with the layers that a delta omits
 
-    Raises ImgpullError where one cannot be read at all.
+    Raises ImgpullError if one cannot be read at all.
     """
-    check = check_archive(path, base)
-    return [fault.text for fault in check.faults + check.absent]
-
-
-def listed_images(images, path):
-    """[ArchiveImage, ...] of StoredImages that a runtime could load, in the order of their names.
-
-    path: str, of the archive. Raises Damaged where there are too many names.
-    """
-    pairs = []
-    for image in images:
-        named = [each for each in image.names if each.name] or image.names[:1]
-        pairs += [(each, image) for each in named if image.is_listed]
-        if len(pairs) > IMAGES_LIMIT:
-            shown = archive_name(path)
-            raise Damaged(f"{shown} has more than {IMAGES_LIMIT} names for its images")
-    pairs.sort(key=lambda pair: pair[0].number)
-    return [
-        ArchiveImage(
-            name=stored.name,
-            digest=image.digest,
-            source_digest=stored.source_digest if stored.source_digest != image.digest else None,
-            target=stored.digest,
-            image_id=image.image_id,
-            platform=image.platform,
-            layers=image.layers,
-            referrers=image.referrers,
-        )
-        for stored, image in pairs
-    ]
+    bases = [read_archive(each, True, True) for each in base]
+    return [fault.text for fault in check_archive(path, bases).faults]
 
 
 def list_archive(path, reporter=None):
-    """[ArchiveImage, ...] of what an archive holds: all that a runtime could load.
-
-    path: str, of a tar, which may be compressed, or of an OCI layout directory; "-" for stdin
-    reporter: Reporter, who is told how far it is, or None
-
-    Nothing but its headers and documents is read. Raises ImgpullError where it is no archive of
-    images, or its documents contradict each other.
-    """
-    with Archive(path, reporter=reporter) as archive:
-        contents = ContentsReader(archive).read()
-    if contents.faults:
-        raise Damaged(f"{archive_name(path)} is damaged: {contents.faults[0].text}")
-    return listed_images(contents.images, path)
+    """Return [Image, ...] of an archive, without reading its layers. Raises ImgpullError."""
+    return read_archive(path, reporter=reporter).images
 
 
-def blobs_in(archive):
-    """{digest: Member} of the blobs in an Archive, as names and documents say: not checked."""
-    blobs = {claimed_digest(name): member for name, member in archive.members.items()}
-    for image in ContentsReader(archive).read().images:
-        for layer in image.layers:
-            if layer.member:
-                blobs.setdefault(layer.digest, layer.member)
-    blobs.pop("", None)
-    return blobs
+def sources_in(archive):
+    """Return {digest: Source} of the blobs in an Archive: not checked."""
+    return {
+        ":".join(name.split("/")[1:]): Source(archive.path, member.offset, member.size)
+        for name, member in archive.members.items()
+        if name.startswith("blobs/")
+    }
 
 
 def read_blob(path, digest):
-    """The bytes of a blob or manifest in an archive, checked.
+    """Return the bytes of a blob or manifest in an archive, checked.
 
-    path: str, of a tar, which may be compressed, or of an OCI layout directory
-    digest: str
-
-    Raises NotFound where the archive does not have it, and Damaged where its bytes are wrong.
+    Raises NotFound if the archive does not have it, and Damaged if its bytes are wrong.
     """
-    shown = printable(path)
-    with Archive(path) as archive:
-        member = blobs_in(archive).get(digest)
-        if member is None:
-            raise NotFound(f"{shown} does not have {quoted(digest, 90)}")
-        source = archive.file.source(member)
-    view = memoryview(bytearray(BUFFER))
-    with archive_errors(shown):
-        body = b"".join(bytes(piece) for piece in source_pieces(source, view))
-    check_digest(body, digest, f"{shown}: {digest}")
+    source = sources_in(read_archive(path)).get(digest)
+    if source is None:
+        raise NotFound(f"{printable(path)} does not have {quoted(digest, 90)}")
+    with archive_errors(path):
+        body = b"".join(map(bytes, source.pieces(memoryview(bytearray(BUFFER)))))
+        if digest_of(body, digest) != digest:
+            raise Damaged(mismatch(digest_of(body, digest), digest))
     return body
 
 
-# ---- Deltas and reuse: what local archives have, so that it need not be fetched ------------------
+# ---- Deltas: the layers that may be omitted ------------------------------------------------------
 
 
-def reusable(paths):
-    """{digest: Source} of the blobs in archives, for --reuse: they are checked when copied.
+def layer_stacks(images):
+    """Return [[digest, ...], ...]: the layers of each manifest of Images, bottom first."""
+    return [[layer.digest for layer in each.layers] for image in images for each in image.manifests]
 
-    paths: list of str, of files and directories
 
-    Raises ImgpullError where one is no archive of images.
+def omissible(stacks, bases):
+    """Return the frozenset of digests of layers that a delta may omit. A pure function.
+
+    stacks, bases: lists of digests of layers, bottom first, of the pulled and the present images
+
+    A runtime reuses a layer only on top of the same layers. So an image of the base must have it
+    with the same ones below it, in every place that it has in the images.
     """
-    sources = {}
-    for path in paths:
-        with Archive(path) as archive:
-            for digest, member in blobs_in(archive).items():
-                sources.setdefault(digest, archive.file.source(member))
-    return sources
+    held = {tuple(base[:height]) for base in bases for height in range(1, len(base) + 1)}
+    stood, loose = set(), set()
+    for stack in stacks:
+        for height, digest in enumerate(stack, 1):
+            (stood if tuple(stack[:height]) in held else loose).add(digest)
+    return frozenset(stood - loose)
 
 
-class Base(collections.namedtuple("Base", "chains held")):
-    """What archives have that a delta may leave out.
+# ---- Part file and pipe: the destination of layers, piece by piece -------------------------------
 
-    chains: list of lists of diff_ids: the layers of each image, bottom first
-    held: frozenset of the digests and diff_ids of their layers
-    """
-
-    __slots__ = ()
+PIECE = 1 << 20  # bytes of a layer that are recorded as a whole
+WINDOW = 14  # pieces read ahead of a pipe
+STATE_LIMIT = 32 << 20  # bytes of a state file: a byte for each piece of the largest archive, twice
+ARRIVED = bytes([0, 1]) + bytes(254)  # a translation: every other byte of a state is "missing"
 
 
-def read_bases(paths, reporter=None):
-    """The Base of archives, whose bytes are checked first; compressed layers are not unpacked.
-
-    paths: list of str, of files and directories
-    reporter: Reporter, who is told how far it is, or None
-
-    What an archive leaves out itself counts as there: a delta may build upon a delta. Raises
-    ImgpullError where one cannot be used.
-    """
-    chains, held = [], set()
-    for path in paths:
-        check = inspect_archive(path, unpack=False, reporter=reporter)
-        if check.faults:
-            raise Damaged(f"{printable(path)} cannot be used as a base: {check.faults[0].text}")
-        for image in check.images:
-            chains.append([layer.diff_id for layer in image.layers])
-            held.update(layer.digest for layer in image.layers)
-            held.update(layer.diff_id for layer in image.layers)
-    return Base(chains, frozenset(held - {""}))
-
-
-def omissible(images, base):
-    """The frozenset of the digests of layers that a delta may leave out. A pure function.
-
-    images: list of (Manifest, list of its diff_ids, shorter where they are not known)
-    base: Base
-
-    A runtime takes a layer from what it has only on top of the same layers. So an image of the
-    base must have it with the same ones below it, wherever it stands in the images.
-    """
-    stacks = {tuple(chain[:height]) for chain in base.chains for height in range(1, len(chain) + 1)}
-    verdicts = {}
-    for manifest, diff_ids in images:
-        for number, layer in enumerate(manifest.layers):
-            stack = tuple(diff_ids[: number + 1])
-            is_held = (
-                len(stack) == number + 1
-                and stack in stacks
-                and not base.held.isdisjoint((layer.digest, stack[-1]))
-            )
-            verdicts[layer.digest] = verdicts.get(layer.digest, True) and is_held
-    return frozenset(digest for digest, is_held in verdicts.items() if is_held)
-
-
-# ---- Part file: the archive as it grows, and what a run that broke off leaves for the next -------
-
-RECORD = struct.Struct("<IQQ")  # a span: number of its layer, start, position
-RECORD_SECONDS = 0.02  # how much of a killed download may have gone unrecorded
-STATE_LIMIT = 8 << 20  # bytes of a state file that are read
-SPANS_LIMIT = 64  # spans of a layer that a state file may claim: each gap costs a request
+def piece_count(size):
+    """Return the number of pieces in a layer of that many bytes."""
+    return -(-size // PIECE)
 
 
 def write_all(file, data):
     """Write all of data to an unbuffered file, which may take less at a time."""
     view = memoryview(data)
     while view:
-        view = view[file.write(view) :]
+        count = file.write(view)
+        if count is None:  # a non-blocking pipe that is full
+            import select
 
-
-if hasattr(os, "pwrite"):
-    pwrite, pread = os.pwrite, os.pread
-else:  # Windows
-    SEEKING = threading.Lock()
-
-    def pwrite(descriptor, data, offset):
-        with SEEKING:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.write(descriptor, data)
-
-    def pread(descriptor, size, offset):
-        with SEEKING:
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.read(descriptor, size)
-
-
-def write_at(file, data, offset):
-    """Write all of data to an offset of a file that several threads share."""
-    view = memoryview(data)
-    while view:
-        # A closed file raises here. Its bare descriptor might be another file's by now.
-        count = pwrite(file.fileno(), view, offset)
-        offset += count
-        view = view[count:]
+            select.select((), (file,), ())
+        view = view[count or 0 :]
 
 
 def remove(path):
-    """Remove a file that may not be there."""
+    """Remove a file if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
 
 
-def private_name(path):
-    """A name that no other process uses."""
-    return f"{path}.{os.getpid()}-{os.urandom(4).hex()}"
+@contextlib.contextmanager
+def file_errors(name):
+    """Turn OSErrors about one of our files in a with block into DiskErrors."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskError(f"the disk of {name} is full: make room") from None
+        raise DiskError(f"{name} cannot be written: {error.strerror}") from None
 
 
-def is_own(status):
-    """Whether an os.stat_result is of a regular file that nobody else can write to."""
+def open_own(path):
+    """Return our own file at a path, open for reading and writing, unbuffered.
+
+    Others may have put a symlink, a FIFO or a file of theirs into a shared directory: raises
+    DiskError on anything but a private regular file of this user.
+    """
     import stat
 
-    if not stat.S_ISREG(status.st_mode):
-        return False
-    if not hasattr(os, "geteuid"):  # Windows
-        return True
-    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return status.st_uid == os.geteuid() and status.st_nlink == 1 and not others_write
-
-
-def open_own(path, create=True):
-    """Our own regular file at a path, open for reading and writing, unbuffered.
-
-    In a shared directory, others may have put a symlink, a FIFO or a file of theirs there. What
-    is not our own is removed, and a new file made, or None returned where create is false.
-    """
-    # O_NONBLOCK, or the opening of a FIFO would wait for a writer.
-    flags = os.O_RDWR | sum(
-        getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
-    )
-    try:
-        descriptor = os.open(path, flags)
-        if is_own(os.fstat(descriptor)):
-            return open(descriptor, "r+b", buffering=0)
-        os.close(descriptor)
-        os.remove(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        # ELOOP: a symlink. EACCES: somebody else's. ENXIO: a socket.
-        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.EACCES, errno.ENXIO):
-            raise
-        os.remove(path)
-    if not create:
-        return None
-    return open(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), "r+b", buffering=0)
-
-
-class FileErrors(contextlib.AbstractContextManager):
-    """A context in which what the system says of a file of ours becomes a DiskError.
-
-    destination: str, what the messages call the file
-    """
-
-    def __init__(self, destination):
-        self.destination = destination
-
-    def __exit__(self, kind, error, _):
-        if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
-            return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f"the disk of {self.destination} is full: make room"
-        elif error.errno == errno.EFBIG:
-            text = (
-                f"{self.destination}: its file system, or a limit of this process, does not take "
-                "so large a file"
-            )
-        else:
-            text = f"{self.destination} cannot be written: {error.strerror}"
-        raise DiskError(text) from None
-
-
-def lock(file):
-    """Lock a file while this process lives; whether locks work there.
-
-    Raises BlockingIOError or PermissionError where another process has the lock.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        # Far behind the data, since on Windows a lock keeps others from reading.
-        file.seek(1 << 30)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            raise
-        return False  # some network file systems know no locks
-    return True
-
-
-def open_state(path, destination):
-    """The state file, locked for this process, or None where locks do not work. Raises Busy."""
-    while True:
-        file = open_own(path)
-        try:
-            if not lock(file):
-                file.close()
-                remove(path)
-                return None
-            # Its last owner may have removed it between our opening and our locking.
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            file.close()
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise
-            raise Busy(
-                f"another imgpull is writing {destination}: wait for it, or choose another name"
-            ) from None
+    names = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+    flags = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in names)
+    with contextlib.suppress(OSError):
+        file = open(os.open(path, flags, 0o600), "r+b", buffering=0)
+        status = os.fstat(file.fileno())
+        is_private = status.st_nlink == 1 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        is_ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid() and is_private
+        if stat.S_ISREG(status.st_mode) and is_ours:
+            return file
         file.close()
-
-
-def merged(spans, size):
-    """Spans (start, position) of a layer, in order, joined where they meet. A pure function.
-
-    Impossible ones are left out, and the smallest where there are more than SPANS_LIMIT.
-    """
-    ranges = []
-    for start, position in sorted(spans):
-        if not 0 <= start < position <= size:
-            continue
-        if ranges and start <= ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], max(position, ranges[-1][1]))
-        else:
-            ranges.append((start, position))
-    largest = sorted(ranges, key=lambda span: span[0] - span[1])[:SPANS_LIMIT]
-    return sorted(largest)
+    if os.path.lexists(path):
+        raise DiskError(f"{path} is not a file of yours: remove it, or choose another name")
+    return open(os.open(path, flags, 0o600), "r+b", buffering=0)  # raises the OSError once more
 
 
 def file_mode(path):
-    """The permissions for a new file: those of the file that it replaces, else the usual ones."""
+    """Return the permissions for a new file: those of the file that it replaces, or the usual."""
     with contextlib.suppress(OSError):
         return os.stat(path).st_mode & 0o777
     # The umask can only be read by setting it. Files of other threads are private meanwhile.
@@ -5363,538 +3624,413 @@ def file_mode(path):
     return 0o666 & ~umask
 
 
-def sync_directory(path):
-    """Make a rename last through a power loss, where the system has a way."""
-    with contextlib.suppress(OSError):
-        directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+def parse_state(data):
+    """Return ({digest: (offset, size, pieces)}, {digest: (offset, size)}) of a state file.
+
+    The second is for the part file of an earlier plan. Both are empty if the state is damaged.
+    """
+    header, _, rest = data.partition(b"\n")
+    old, _, pieces = rest.partition(b"\n")
+    blobs = {}
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        value = load_json(header.decode())
+        for digest, offset, size in value["blobs"] if value["imgpull"] == 3 else None:
+            count = piece_count(size)
+            blobs[digest] = (offset, size, pieces[:count].translate(ARRIVED))
+            pieces = pieces[count:]
+        return blobs, {digest: (at, size) for digest, (at, size) in load_json(old.decode()).items()}
+    return {}, {}
 
 
 class PartFile(contextlib.AbstractContextManager):
     """<destination>.part, of the archive's full size, and <destination>.part.state beside it.
 
-    A context manager: unless commit() was reached, leaving it keeps what is there for the next
-    run, or removes it where nothing is. The state is a JSON line that says what the layers of the
-    plan are, then a RECORD for each span. It is a hint, never trusted: the digests decide. Its
-    lock is what keeps two pulls from writing one file.
+    The state is a JSON line with the layers of the plan, one with the layers in the part file of
+    an earlier plan (.part.old), then a byte for each piece: 1 if it has arrived. It is a hint,
+    never trusted: the digests decide. Its lock keeps two pulls from writing one file. Leaving the
+    context without commit() keeps the files for the next run if there is anything in them.
 
-    destination: str, path of the archive
-    plan: ArchivePlan
-    reporter: Reporter
-
-    Raises DiskError where the destination cannot be written, Busy where it is being written.
+    Raises DiskError if the destination cannot be written, Busy if it is being written.
     """
 
-    def __init__(self, destination, plan, reporter):
-        self.destination = destination
-        self.plan = plan
-        self.path = destination + ".part"
+    def __init__(self, destination, plan):
+        self.destination, self.plan = destination, plan
+        self.path, self.old_path = destination + ".part", destination + ".part.old"
         self.state_path = destination + ".part.state"
-        self.old_path = destination + ".part.old"  # an earlier plan's part file
-        self.header = compact(self.described()) + b"\n"
-        self.slots = 0  # RECORDs in the state file
-        self.spans = {}  # {number of a layer: [(start, position), ...]}, from an earlier run
-        self.sources = {}  # {digest: Source}, from an earlier plan's file
-        self.file = None  # the part file, shared by all threads
-        self.state = None  # the state file
-        self.committed = False
-        with FileErrors(destination):
-            self.state = open_state(self.state_path, destination)
-            self.resumable = self.state is not None
-            if not self.resumable:
-                self.use_private_names(reporter)
+        blobs = [[layer.digest, offset, layer.size] for layer, offset, _ in plan.layers]
+        self.header = compact({"imgpull": 3, "size": plan.size, "blobs": blobs}) + b"\n"
+        self.arrived = bytearray(sum(piece_count(size) for _, _, size in blobs))
+        self.sources = {}  # {digest: Source} of layers in the part file of an earlier plan
+        self.committed = self.is_foreign = False  # renamed into place; files of somebody else
+        self.file = None
+        self.lock = threading.Lock()  # guards the place in the file, on systems without pwrite
+        with file_errors(destination):
+            self.state = self.locked()
             try:
                 self.recover()
                 self.prepare()
             except BaseException as error:
-                self.__exit__(type(error), error, None)
+                self.__exit__(None, error, None)
                 raise
 
-    def described(self):
-        """What the state file says of the plan: JSON that is equal for equal plans."""
-        layers = [
-            [planned.descriptor.digest, planned.offset, planned.descriptor.size]
-            for planned in self.plan.layers
-        ]
-        return {"imgpull": 2, "size": self.plan.size, "blobs": layers}
-
-    def use_private_names(self, reporter):
-        """Where locks do not work, two pulls must not share a file: give this one its own."""
-        reporter.warn(
-            f"locks do not work on the file system of {self.destination}: if this pull breaks "
-            "off, it starts over"
-        )
-        self.path = private_name(self.path)
-        self.state_path = self.path + ".state"
-        self.state = open_own(self.state_path)
+    def locked(self):
+        """Return the state file, locked while this process lives."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return open_own(self.state_path)
+        while True:
+            file = open_own(self.state_path)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                # Some network file systems have no locks: the check in commit() has to do there.
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    what = f"another imgpull is writing {self.destination}"
+                    raise Busy(f"{what}: wait for it, or choose another name") from None
+            # Its last owner may have removed it between our opening and our locking.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.state_path)):
+                    return file
+            file.close()
 
     def recover(self):
-        """Find out what an earlier run has left, and open the part file where it goes on."""
-        header, records = self.read_state()
-        spans = {}
-        for number, start, position in records:
-            spans.setdefault(number, []).append((start, position))
-        self.file = open_own(self.path, create=False)
-        size = os.fstat(self.file.fileno()).st_size if self.file else 0
-        if self.file and header == self.header and size == self.plan.size:
-            for number, planned in enumerate(self.plan.layers):
-                self.spans[number] = merged(spans.get(number, []), planned.descriptor.size)
-        elif self.file:
-            # The tag has moved on, say: what both plans have in common is copied from the old file.
-            self.sources = self.leftovers(header, spans, size)
-            self.file.close()
-            self.file = None
-            if self.sources:
-                os.replace(self.path, self.old_path)
-                return
-            remove(self.path)
-        remove(self.old_path)
+        """Take over the files of an earlier run, and record the plan of this one.
 
-    def read_state(self):
-        """(the JSON line, [(number of a layer, start, position), ...]) of the state file."""
-        self.state.seek(0)
-        header, newline, records = self.state.read(STATE_LIMIT).partition(b"\n")
-        whole = len(records) // RECORD.size * RECORD.size
-        return header + newline, list(RECORD.iter_unpack(records[:whole]))
-
-    def leftovers(self, header, spans, whole):
-        """{digest: Source} of what an old file has of each of its layers, from the beginning on.
-
-        header: bytes, the JSON line of the old state
-        whole: int, bytes of the old file
+        The state is written before the part file exists, so a part file without it is not ours:
+        browsers write such files, too.
         """
-        sources = {}
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-            wanted = {planned.descriptor.digest for planned in self.plan.layers}
-            for number, (digest, offset, size) in enumerate(load_json(header.decode())["blobs"]):
-                if digest not in wanted or not 0 <= offset <= offset + size <= whole:
-                    continue
-                for start, position in merged(spans.get(number, []), size)[:1]:
-                    if start == 0 and isinstance(offset, int):
-                        sources[digest] = Source(self.old_path, offset, position)
-        return sources
+        data = self.state.read(STATE_LIMIT)
+        blobs, old = parse_state(data)
+        is_there, moves = os.path.lexists(self.path), False
+        if data[:11] != b'{"imgpull":' and (data or is_there):
+            self.refuse(self.state_path if data else self.path)
+        if blobs and data.startswith(self.header) and is_there:
+            self.file = open_own(self.path)
+            if os.fstat(self.file.fileno()).st_size == self.plan.size:
+                pieces = b"".join(blobs[layer.digest][2] for layer, _, _ in self.plan.layers)
+                self.arrived[: len(pieces)] = pieces
+        elif is_there:
+            # The tag has moved on, say: layers of both plans are copied from the old file.
+            wanted, kept = {layer.digest for layer, _, _ in self.plan.layers}, {}
+            for digest in sorted(wanted.intersection(blobs)):
+                offset, size, pieces = blobs[digest]
+                there = len(pieces) - len(pieces.lstrip(b"\1"))
+                kept.update({digest: (offset, min(size, there * PIECE))} if there else {})
+            if kept and not old and os.path.lexists(self.old_path):
+                self.refuse(self.old_path)
+            old, moves = kept or old, bool(kept)
+        self.sources = {digest: Source(self.old_path, *old[digest]) for digest in old}
+        self.state.seek(0)
+        self.first = len(self.header) + len(compact(old)) + 1  # where the pieces begin
+        write_all(self.state, self.header + compact(old) + b"\n" + self.arrived)
+        self.state.truncate()
+        if moves:
+            # Only now, so that there is no old file that the state does not tell of.
+            os.replace(self.path, self.old_path)
+        self.file = self.file or open_own(self.path)
+
+    def refuse(self, path):
+        """Raise DiskError about a file that imgpull did not write, and leave all as it is."""
+        self.is_foreign = True
+        if not os.fstat(self.state.fileno()).st_size:
+            remove(self.state_path)
+        raise DiskError(f"{path} is not a file of imgpull: move it, or choose another name")
 
     def prepare(self):
-        """Bring the part file to its full size, and see that the disk has room for it."""
-        if self.file is None:
-            # Before the file is new, or the state would claim what the new file does not have.
-            self.state.truncate(0)
-            self.file = open_own(self.path)
+        """Bring the part file to its full size, and check that the disk has room for it."""
         status = os.fstat(self.file.fileno())
-        # Count blocks: the file has holes, so its size does not say how much of the disk it takes.
+        # Blocks count: the file has holes, so its size does not tell how much it occupies.
         there = status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
-        missing = self.plan.size - there
-        if missing > self.free() and self.sources:
-            self.sources = {}
-            remove(self.old_path)
-        if missing > self.free():
-            raise DiskError(
-                f"{self.destination} needs {human(missing)}, and its disk has "
-                f"{human(self.free())} free: make room, or write it elsewhere"
-            )
+        if self.plan.size - there > free_space(self.path):
+            self.drop_old()
+        check_space(self.destination, self.plan.size - there)
         self.file.truncate(self.plan.size)
         for offset, literal in self.plan.literals:
-            write_at(self.file, literal, offset)
+            self.put(offset, literal)
 
-    def free(self):
-        """Bytes that the disk has free."""
-        import shutil
+    def put(self, offset, data):
+        """Write bytes at an offset of the file."""
+        view = memoryview(data)
+        with file_errors(self.destination):
+            while view:
+                if hasattr(os, "pwrite"):
+                    count = os.pwrite(self.file.fileno(), view, offset)
+                else:
+                    with self.lock:
+                        self.file.seek(offset)
+                        count = self.file.write(view)
+                view, offset = view[count:], offset + count
 
-        return shutil.disk_usage(os.path.dirname(os.path.abspath(self.path))).free
+    def write(self, layer, position, data):
+        """Write bytes of a Layer."""
+        self.put(layer.offset + position, data)
 
-    def begin(self, spans):
-        """Write the state file anew; each of the spans, in order, gets the slot of its place.
+    def note(self, number, arrived):
+        """Record that a piece has arrived (1), or has to come again (0)."""
+        self.arrived[number] = arrived
+        with file_errors(self.destination), self.lock:
+            self.state.seek(self.first + number)
+            self.state.write(bytes([arrived]))
 
-        In one write, then cut to size: a kill in between leaves no less than there was.
-
-        spans: list of (number of the layer, start, position)
-        """
-        records = b"".join(RECORD.pack(*span) for span in spans)
-        self.slots = len(spans)
-        with FileErrors(self.destination):
-            write_at(self.state, self.header + records, 0)
-            self.state.truncate(len(self.header) + len(records))
-
-    def new_slot(self):
-        """The place of a further RECORD in the state file."""
-        self.slots += 1
-        return self.slots - 1
-
-    def record(self, slot, number, start, position):
-        """Note how far a span has come, after its bytes were written."""
-        with FileErrors(self.destination):
-            place = len(self.header) + slot * RECORD.size
-            write_at(self.state, RECORD.pack(number, start, position), place)
-
-    def write(self, offset, data):
-        """Put bytes at an offset of the archive."""
-        with FileErrors(self.destination):
-            write_at(self.file, data, offset)
-
-    def read(self, offset, size):
-        """At most size bytes at an offset of the archive. Raises DiskError at the file's end."""
-        with FileErrors(self.destination):
-            data = pread(self.file.fileno(), size, offset)
+    def read(self, layer, position, size):
+        """Return at most size bytes of a Layer. Raises DiskError at the end of the file."""
+        with file_errors(self.destination):
+            if hasattr(os, "pread"):
+                data = os.pread(self.file.fileno(), size, layer.offset + position)
+            else:
+                with self.lock:
+                    self.file.seek(layer.offset + position)
+                    data = self.file.read(size)
         if not data:
-            raise DiskError(f"{self.path} was made shorter by another program: start again")
+            raise DiskError(f"{self.path} was truncated by another program: start again")
         return data
 
     def flush(self):
-        """Have the disk write what it has got.
+        """Have the disk write the data that it has.
 
         Linux reports a failed write-back once for an open file: whoever ignores it here lets the
         fsync of commit() succeed on a damaged file.
         """
-        with FileErrors(self.destination):
+        with file_errors(self.destination):
             getattr(os, "fdatasync", os.fsync)(self.file.fileno())
 
     def commit(self):
-        """Give the archive its name, for good: every byte of it has been checked."""
-        with FileErrors(self.destination):
+        """Rename the archive into place, durably: every byte of it has been checked."""
+        with file_errors(self.destination):
             os.fsync(self.file.fileno())
-            self.check_still_ours()
+            status = os.fstat(self.file.fileno())
+            # A truncated file does not get its full size back: its last zeros are written once.
+            is_ours = os.path.exists(self.path) and os.path.samestat(status, os.lstat(self.path))
+            if not is_ours or status.st_size != self.plan.size:
+                what = f"{self.path} was removed, replaced or truncated by another program"
+                raise DiskError(f"{what}: run the same command again")
             if hasattr(os, "fchmod"):
                 os.fchmod(self.file.fileno(), file_mode(self.destination))
             else:
                 self.file.close()  # Windows renames no open file
-            os.replace(self.path, self.destination)
-            self.committed = True
-        sync_directory(self.destination)
-
-    def check_still_ours(self):
-        """Raise DiskError unless the name is still that of the file that was checked.
-
-        A cut file does not get its full size back: the zeros at its end are written only once.
-        """
-        status = os.fstat(self.file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            same = os.path.samestat(status, os.lstat(self.path))
-            if same and status.st_size == self.plan.size:
-                return
-        raise DiskError(
-            f"{self.path} was removed, replaced or cut by another program: run the same command "
-            "again"
-        )
-
-    def is_in_place(self):
-        """Whether the destination is the part file."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            status = os.fstat(self.file.fileno())
-            return os.path.samestat(status, os.stat(self.destination))
-        return False
-
-    def has_spans(self):
-        """Whether the state file records anything worth keeping."""
-        header, records = self.read_state()
-        return header == self.header and any(span[2] > span[1] for span in records)
+            self.committed = True  # before the fact: Ctrl-C may strike between the two
+            try:
+                os.replace(self.path, self.destination)
+            except OSError:
+                self.committed = False
+                raise
+        # The rename must outlast a power loss, on systems that can open a directory.
+        with contextlib.suppress(OSError):
+            directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
     def __exit__(self, kind, error, _):
-        """Keep or remove what is there. An interruption after the commit has come too late."""
-        # Ctrl-C may strike between the rename and the next line.
-        self.committed = self.committed or self.is_in_place()
-        keep = False
-        with contextlib.suppress(OSError, ValueError, struct.error):
-            keep = not self.committed and self.resumable and self.has_spans()
-        if keep:
-            error.kept = True
-            self.close()
-        else:
-            self.discard()
-        return self.committed and interrupted(error)
-
-    def close(self):
-        """Close the files, and leave them for the next run."""
-        for file in filter(None, (self.file, self.state)):
-            file.close()
-
-    def discard(self):
-        """Remove what there is but for the destination."""
+        keep = not self.committed and (any(self.arrived) or self.sources)
         if self.file:
             self.file.close()
-        remove(self.old_path)
-        if not self.committed:
-            remove(self.path)
-        try:
-            # Before the lock goes, or another run's state might be what is removed.
-            remove(self.state_path)
-        except PermissionError:
-            self.state.close()  # Windows removes no open file
+        if keep:
+            error.kept = True
+        elif not self.is_foreign:
+            self.drop_old()
+            if not self.committed:
+                remove(self.path)
+            # Before the lock goes, or another run's state might be removed.
             remove(self.state_path)
         self.state.close()
 
 
-# ---- Blobs and download: workers that fetch spans of layers to their place, hashed in order ------
+    def drop_old(self):
+        """Remove the part file of an earlier plan, if there is one."""
+        if self.sources:
+            remove(self.old_path)
+        self.sources = {}
+
+
+def free_space(path):
+    """Return the bytes that are free on the disk of a file that may not exist yet."""
+    import shutil
+
+    return shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+
+
+def check_space(destination, missing):
+    """Raise DiskError if the disk of a destination has no room for that many bytes more."""
+    free = free_space(destination)
+    if missing > free:
+        raise DiskError(
+            f"{destination} needs {human(missing)}, and its disk has {human(free)} free: make "
+            "room, or write it elsewhere"
+        )
+
+
+class Pipe:
+    """Standard output, with a ring of pieces that are read ahead of it."""
+
+    def __init__(self, out, plan):
+        # Not through Python's buffer, whose lock a thread that is stuck in a write would keep:
+        # after Ctrl-C, the interpreter needs it to exit.
+        self.out = getattr(out, "raw", out)
+        self.arrived = bytearray(sum(piece_count(layer.size) for layer, _, _ in plan.layers))
+        self.ring = memoryview(bytearray(min(WINDOW, len(self.arrived)) * PIECE))
+
+    def place(self, layer, position, size):
+        """Return the part of the ring for bytes of a Layer."""
+        start = (layer.first * PIECE + position) % len(self.ring)
+        return self.ring[start : start + size]
+
+    def write(self, layer, position, data):
+        while data:
+            size = min(len(data), PIECE - position % PIECE)
+            self.place(layer, position, size)[:] = data[:size]
+            position, data = position + size, data[size:]
+
+    def read(self, layer, position, size):
+        return self.place(layer, position, size)
+
+    def note(self, number, arrived):
+        self.arrived[number] = arrived
+
+    def put(self, data):
+        """Write bytes to the pipe."""
+        with file_errors("standard output"):
+            write_all(self.out, data)
+
+    def flush(self):
+        """Do nothing: data in a pipe is gone."""
+
+
+# ---- Download: workers fetch runs of pieces, and hash each layer from front to end ---------------
 
 MEMORY = 1 << 20  # bytes for the buffers of all workers
-MIN_SPLIT = 8 << 20  # bytes: no span smaller than this is split off a layer
-LOOK_SECONDS = 0.05  # between two looks at how the workers are doing
+LEAST_RUN = 8  # pieces of one request, if several connections share a layer
+LOOK_SECONDS = 0.05  # between two looks at the workers
 BUSY = 0.9  # of a core: beyond that, this process is the limit and not the network
 FLUSH_SECONDS = 0.25
 
-# A layer's life in the part file:
+# The layers of an archive, cut into pieces, in a file or in a pipe's ring:
 #
-#     0             front           position      end          position      size
-#     |── hashed ───|── written ────|── to fetch ─|── written ─|── to fetch ─|
-#                   | (the hash follows)  span A  |         span B           |
+#     ── hashed ──|── arrived ──|── taken ──|── arrived ──|── taken ──|── free ──
 #
-# - A gap becomes a span when a worker takes it, and a span is split when another worker is idle.
-# - What arrives at the front is hashed at once. What arrives elsewhere is read back and hashed
-#   when the front gets there.
-# - When the front is at the end, the layer is judged: right, or all of it is a gap once more.
+# - A worker takes the first free run of pieces, so all of them work at the same few layers.
+# - A layer is hashed from front to end: by the worker that fetches its front, while the bytes are
+#   in the processor's cache; the rest is read back from the page cache by whoever is free.
+# - A pipe has a reader of its own, which hashes and writes, the end of a layer only if it is right.
 
 
-class Span:
-    """Bytes of a layer from start to end: the task of one worker.
+class Layer:
+    """A layer to download.
 
-    start, end: int, offsets in the layer
-    slot: int, the place of its RECORD in the state file
-    """
-
-    __slots__ = ("start", "position", "end", "slot", "active", "recorded")
-
-    def __init__(self, start, end, slot):
-        self.start = start
-        self.position = start  # where the next byte goes
-        self.end = end
-        self.slot = slot
-        self.active = False  # whether a worker is at it
-        self.recorded = 0.0  # when its RECORD was written, by time.monotonic()
-
-
-class Blob:
-    """A layer on its way into the part file. It owns its spans and its hash.
-
-    number: int, its place in the plan
     planned: PlannedLayer
-    part: PartFile
-    source: Source to copy its beginning from, or None
+    first: int, the number of its first piece in the archive
+    source: Source to copy it from, or None
+    arrived: bytes, 1 for each piece that is there already
     """
 
-    def __init__(self, number, planned, part, source):
-        self.number = number
-        self.descriptor = planned.descriptor
-        self.offset = planned.offset
-        self.registry = planned.registry
-        self.size = planned.descriptor.size
-        self.part = part
-        self.source = source
-        self.lock = threading.Lock()  # guards the spans' ends, front and hashing
-        self.ranged = True  # whether the server does ranges, as far as we know
+    def __init__(self, planned, first, source, arrived):
+        self.descriptor, self.offset, registries = planned
+        self.registries = list(registries)  # those that may have it, the one to ask first
+        self.size = self.descriptor.size
+        self.first, self.source = first, source
+        self.taken = bytearray(arrived)  # 1 for a piece that is there, or that a worker is fetching
+        self.hasher, self.hashed = new_hash(self.descriptor.digest), 0  # and how many bytes it saw
+        self.is_hashing = False  # True while a thread is at its front
+        self.is_done = False  # True if all of it is there, with the right digest
+        self.is_local = True  # True if nothing of it came over the network
         self.failures = 0  # how often all of it came and was wrong
-        self.fetched = False  # whether anything came over the network
-        self.spans = []
-        self.hasher = new_hash(self.descriptor.digest)
-        self.front = 0  # how far it is hashed, without a gap from its beginning
-        self.hashing = False  # whether a worker is hashing
 
-    def add_span(self, start, end, position=None):
-        """A new Span of the layer."""
-        span = Span(start, end, self.part.new_slot())
-        span.position = start if position is None else position
-        self.spans.append(span)
-        return span
-
-    def resume(self, written):
-        """The Spans to fetch where the ones in written, [(start, position), ...], are there."""
-        edges = [0]
-        for start, position in written:
-            self.add_span(start, position, position)
-            edges += [start, position]
-        edges.append(self.size)
-        gaps = [gap for gap in zip(edges[::2], edges[1::2]) if gap[0] < gap[1]]
-        # Where nothing is missing, a span without bytes sees to the hashing.
-        return [self.add_span(*gap) for gap in gaps or [(self.size, self.size)]]
-
-    def written(self):
-        """Bytes that are in place."""
-        return sum(span.position - span.start for span in list(self.spans))
-
-    def left(self, span):
-        """Bytes of a span that are still to come. Another worker may move its end."""
-        with self.lock:
-            # Under the lock: a worker that is told 0 here ends, and rejoin() must not give it more.
-            span.active = span.position < span.end
-            return span.end - span.position
-
-    def largest(self):
-        """The running Span with most to come, if that is enough for two, or None."""
-        copied = self.source.size if self.source else 0
-        running = [span for span in self.spans if span.active and span.position >= copied]
-        largest = max(running, key=lambda span: span.end - span.position, default=None)
-        if not self.ranged or largest is None:
-            return None
-        return largest if largest.end - largest.position >= 2 * MIN_SPLIT else None
-
-    def splittable(self):
-        """Bytes that the Span which split() would divide has to come, 0 where there is none."""
-        largest = self.largest()
-        return largest.end - largest.position if largest else 0
-
-    def split(self):
-        """A new Span, the later half of the one with most to come, or None."""
-        with self.lock:
-            largest = self.largest()
-            if largest is None:
-                return None
-            # Its worker may be writing a buffer full behind its position: far from the middle.
-            middle = largest.position + (largest.end - largest.position) // 2
-            span = self.add_span(middle, largest.end)
-            largest.end = middle
-            return span
-
-    def rejoin(self, span):
-        """Give a span back to the one that it was split off from; whether that is still at it."""
-        with self.lock:
-            self.ranged = False
-            for other in self.spans:
-                if other.active and other.end == span.start == span.position:
-                    other.end, span.end = span.end, span.start
-                    return True
-        return False
-
-    def put(self, span, piece):
-        """Write what has arrived to its place, and hash it where its turn has come."""
-        self.part.write(self.offset + span.position, piece)
-        with self.lock:
-            its_turn = self.front == span.position and not self.hashing
-            self.hashing = self.hashing or its_turn
-        # Not under the lock: hashlib lets other threads run, and they need the lock.
-        if its_turn:
-            self.hasher.update(piece)
-            with self.lock:
-                self.front += len(piece)
-                self.hashing = False
-        span.position += len(piece)
-        if time.monotonic() - span.recorded > RECORD_SECONDS:
-            self.record(span)
-
-    def record(self, span):
-        """Note in the state file how far a span has come, unless the layer has started over."""
-        with self.lock:
-            if span in self.spans:
-                self.part.record(span.slot, self.number, span.start, span.position)
-        span.recorded = time.monotonic()
-
-    def contiguous(self):
-        """How far the layer is written without a gap."""
-        limit = self.front
-        for span in sorted(self.spans, key=lambda span: span.start):
-            if span.start > limit:
-                break
-            limit = max(limit, span.position)
-        return limit
-
-    def follow(self, stopping):
-        """Hash what lies written behind the front; whether that was the last of it.
-
-        One worker at a time hashes. True is returned once: that worker has to judge the layer.
-        """
-        while True:
-            with self.lock:
-                limit = self.contiguous()
-                nothing_to_do = limit == self.front < self.size
-                if self.hashing or nothing_to_do:
-                    return False
-                self.hashing = True
-            while self.front < limit:
-                if stopping.is_set():
-                    raise Stopped("stopped")
-                place = self.offset + self.front
-                data = self.part.read(place, min(BUFFER, limit - self.front))
-                self.hasher.update(data)
-                self.front += len(data)
-            if self.front == self.size:
-                return True  # hashing stays set: nobody else judges it
-            self.hashing = False
-
-    def got(self):
-        """The digest of a layer that is hashed to its end."""
-        return digest_in(self.hasher)
-
-    def start_over(self):
-        """Drop all that there is: one Span over the whole layer."""
-        with self.lock:
-            for span in self.spans:
-                self.part.record(span.slot, self.number, 0, 0)
-            self.source = None
-            self.spans = []
-            self.hasher = new_hash(self.descriptor.digest)
-            self.front = 0
-            self.hashing = False
-            return self.add_span(0, self.size)
+    def hash(self, data):
+        self.hasher.update(data)
+        self.hashed += len(data)
 
 
-class Workers:
-    """Threads that fetch: as many as help. The first failure of any of them stops them all.
+class Download:
+    """The layers of a plan, fetched over several connections: call run().
 
-    What they fetch is said by the methods of a subclass:
-        take()                the next task, or None where there is none
-        complete(task, view)  do it; view is a memoryview to read into
-        has_work()            whether one more worker would find something to do
-        written()             bytes of the layers that are in place
-
-    transport: Transport
-    reporter: Reporter
+    store: PartFile or Pipe
+    jobs: int, maximum number of connections
+    sources: {digest: Source} of layers that are copied from local files
     """
 
-    def __init__(self, transport, reporter):
-        self.transport = transport
-        self.reporter = reporter
-        self.lock = threading.Lock()  # guards error, and what the subclass says
+    def __init__(self, plan, store, jobs, transport, reporter, sources):
+        self.plan, self.store, self.jobs = plan, store, jobs
+        self.transport, self.reporter = transport, reporter
+        self.is_pipe = isinstance(store, Pipe)
+        self.changed = threading.Condition()  # guards what follows
+        self.layers, first = [], 0
+        for planned in plan.layers:
+            count = piece_count(planned.descriptor.size)
+            arrived = store.arrived[first : first + count]
+            source = None if any(arrived) else sources.get(planned.descriptor.digest)
+            self.layers.append(Layer(planned, first, source, arrived))
+            first += count
+        if not self.is_pipe:
+            # The largest first: one connection has to fetch it from a server without ranges.
+            self.layers.sort(key=lambda layer: -layer.size)
+        self.passed = 0  # pieces that are through the pipe
+        self.workers = 0  # workers that are alive
+        self.written = sum(
+            min(PIECE, layer.size - number * PIECE)
+            for layer in self.layers
+            for number, arrived in enumerate(layer.taken)
+            if arrived
+        )  # bytes that are there
         self.error = None  # the first failure of any thread
         self.over = threading.Event()
         self.threads = []
-        self.buffer = BUFFER  # bytes that a worker reads at once
 
-    def run_workers(self, jobs, first, others=()):
-        """Have everything fetched. Raises the first failure: ImgpullError, or what came of Ctrl-C.
-
-        jobs: int, connections at most
-        first: int, connections to begin with
-        others: threads of start_thread() to wait for as well
-        """
-        self.buffer = max(16 << 10, min(BUFFER, MEMORY // jobs))
+    def run(self):
+        """Fetch and check everything. Raises the first failure of any thread."""
+        if self.written:
+            there, total = human(self.written), human(self.plan.total)
+            self.reporter.note(f"resuming: {there} of {total} already downloaded")
+        flusher = self.start(self.flush)
         try:
-            self.watch(jobs, first, list(others))
+            self.watch()
         except BaseException as error:  # Ctrl-C
             self.fail(error)
-        finally:
-            self.over.set()
-            deadline = time.monotonic() + 0.5
-            for thread in self.threads:
-                # One that waits for a name server may stay behind, and writes no more. Ctrl-C may
-                # have come before it started.
-                if thread.is_alive():
-                    thread.join(max(0, deadline - time.monotonic()))
+        self.over.set()
+        deadline = time.monotonic() + 0.5
+        for thread in self.threads:
+            # One that waits for a name server may stay behind, and writes no more. The flusher
+            # alone learns of a failed write-back. Ctrl-C may come before a thread has started.
+            if thread.is_alive():
+                thread.join(None if thread is flusher else max(0, deadline - time.monotonic()))
         if self.error:
             raise self.error
+        # The silence of all threads is not enough: every layer must have been found right.
+        done = sum(layer.is_done for layer in self.layers)
+        if done != len(self.layers):
+            count = f"{done} of {plural(len(self.layers), 'layer')}"
+            raise ImgpullError(f"only {count} arrived: run the same command again")
 
-    def watch(self, jobs, first, others):
-        """Start workers, more as long as they help, and wait until all are done.
+    def watch(self):
+        """Start workers, more as long as they help, until all is done.
 
         More connections help while the network is the limit. On two cores over loopback, six
         workers took 1.77 s of CPU for 381 MB over https, and two took 1.22 s: they hinder each
-        other where Python itself is the limit.
+        other if Python itself is the limit.
         """
-        workers = [self.start_thread(self.work) for _ in range(first)]
+        reader = self.start(self.read) if self.is_pipe else None
+        workers = []
         wall, cpu = time.monotonic(), time.process_time()
-        # Not Event.wait: Ctrl-C in the midst of it may leave its lock taken.
-        while any(thread.is_alive() for thread in workers + others) and not self.error:
-            self.reporter.tick(self.written())
-            next(filter(threading.Thread.is_alive, workers + others), workers[0]).join(LOOK_SECONDS)
+        while not self.error:
+            self.reporter.progress(self.written)
+            alive = [thread for thread in workers if thread.is_alive()]
             now, used = time.monotonic(), time.process_time()
-            is_idle = used - cpu < BUSY * (now - wall)
-            alive = sum(thread.is_alive() for thread in workers)
-            if is_idle and alive < jobs and now - wall >= LOOK_SECONDS and self.has_work():
-                workers.append(self.start_thread(self.work))
+            is_idle = len(alive) < 2 - self.is_pipe or used - cpu < BUSY * (now - wall)
             wall, cpu = now, used
-        self.reporter.tick(self.written())
+            if len(alive) < self.jobs and is_idle and self.has_work():
+                workers.append(self.start(self.work))
+                if not alive:
+                    continue
+            waiting = [reader] if self.is_pipe and reader.is_alive() else alive
+            if not waiting:
+                break
+            # Not Condition.wait: Ctrl-C in the midst of it may leave its lock taken.
+            waiting[0].join(LOOK_SECONDS)
+        self.reporter.progress(self.written)
 
-    def start_thread(self, target):
-        """Start a thread, whose failure is everyone's."""
+    def start(self, target):
+        """Start a thread, whose failure ends the download."""
 
         def guarded():
             try:
@@ -5907,553 +4043,280 @@ class Workers:
         thread.start()
         return thread
 
-    def work(self):
-        """One worker: do tasks until there are none."""
-        view = memoryview(bytearray(self.buffer))
-        while True:
-            task = self.take()
-            if task is None:
-                return
-            self.complete(task, view)
-
     def fail(self, error):
-        """Remember the first failure, and stop the others."""
-        with self.lock:
-            # A thread that was left behind must not stop the pull that comes after.
-            if self.over.is_set():
-                return
+        """Record the first failure, and stop the other threads."""
+        # A thread that was left behind must not stop the pull that comes after.
+        if not self.over.is_set():
             if not isinstance(error, Stopped):
                 self.error = self.error or error
-        self.transport.stop()
-
-
-class Download(Workers):
-    """The layers of a plan, fetched into a part file by several threads. run() is what to call.
-
-    plan: ArchivePlan
-    part: PartFile
-    transport: Transport
-    reporter: Reporter
-    sources: {digest: Source} of layers that are copied from local files
-    """
-
-    def __init__(self, plan, part, transport, reporter, sources):
-        super().__init__(transport, reporter)
-        self.part = part
-        self.total = plan.total
-        self.blobs = []
-        self.pending = []  # (Blob, Span) that nobody has begun, the largest first
-        for number, planned in enumerate(plan.layers):
-            written = part.spans.get(number, [])
-            source = None if written else sources.get(planned.descriptor.digest)
-            blob = Blob(number, planned, part, source)
-            self.blobs.append(blob)
-            self.pending += [(blob, span) for span in blob.resume(written)]
-        # The largest first: a large one begun last would keep one worker busy, and the others idle.
-        self.pending.sort(key=lambda pair: pair[1].start - pair[1].end)
-        self.kept = self.written()  # bytes that an earlier run has left
-        self.right = 0  # layers that are complete, with the right digest
-        self.flush_error = None  # what the disk said of data that it should have written
-
-    def written(self):
-        """Bytes that are in place."""
-        return sum(blob.written() for blob in self.blobs)
-
-    def run(self, jobs):
-        """Fetch everything over at most so many connections. Raises ImgpullError."""
-        self.part.begin(
-            [
-                (blob.number, span.start, span.position)
-                for blob in self.blobs
-                for span in sorted(blob.spans, key=lambda span: span.slot)
-            ]
-        )
-        if self.kept:
-            kept, total = human(self.kept), human(self.total)
-            self.reporter.note(f"resuming: {kept} of {total} already downloaded")
-        flusher = self.start_thread(self.flush)
-        # A second connection costs a few round trips: there must be more to do than that.
-        missing = self.total - self.kept
-        useful = max((len(self.pending) + 1) // 2, missing // MIN_SPLIT + 1)
-        self.run_workers(jobs, min(jobs, useful, 2))
-        # A flush may still be under way, and only it is told what became of the data.
-        while flusher.is_alive():
-            flusher.join(LOOK_SECONDS)
-        if self.flush_error:
-            raise self.flush_error
-        # That no thread complained is not enough: every layer must have been found right.
-        if self.right != len(self.blobs):
-            count = f"{self.right} of {plural(len(self.blobs), 'layer')}"
-            raise ImgpullError(f"only {count} arrived: run the same command again")
+            self.transport.stopping.set()
 
     def flush(self):
         """Have the disk write all along, so that the end does not wait for it."""
         try:
             while not self.over.wait(FLUSH_SECONDS):
-                self.part.flush()
+                self.store.flush()
         except ImgpullError as error:
-            self.flush_error = error
-            raise
+            # Also if the download is over: run() waits for this thread.
+            self.error = self.error or error
+            self.transport.stopping.set()
+
+    def wait_until(self, condition):
+        """Wait until a function returns true, with self.changed held. Raises Stopped."""
+        while not condition():
+            if self.transport.stopping.is_set():
+                raise Stopped("stopped")
+            self.changed.wait(LOOK_SECONDS)
+
+    # Workers:
+
+    def is_ahead(self, number):
+        """True if a piece is too far ahead of the pipe."""
+        return self.is_pipe and number >= self.passed + WINDOW
+
+    def front(self, layer):
+        """True if the front of a layer has arrived and nobody hashes it, in a file."""
+        if self.is_pipe or layer.is_done or layer.is_hashing:
+            return False
+        return layer.hashed == layer.size or self.store.arrived[self.number(layer)]
+
+    def number(self, layer):
+        """Return the number of the piece at the front of a layer."""
+        return layer.first + layer.hashed // PIECE
 
     def has_work(self):
-        """Whether one more worker would find something to do."""
-        return bool(self.pending) or any(blob.splittable() for blob in self.blobs)
+        """True if one more worker would find something to do."""
+        return any(0 in layer.taken or self.front(layer) for layer in self.layers)
 
-    def take(self):
-        """The next (Blob, Span): one that nobody has begun, else half of the largest; or None."""
-        with self.lock:
-            if self.transport.stopping.is_set():
-                return None
-            if self.pending:
-                blob, span = self.pending.pop(0)
-            else:
-                blob = max(self.blobs, key=Blob.splittable, default=None)
-                span = blob.split() if blob else None
-                if span is None:
-                    return None
-            span.active = True
-            return blob, span
+    def work(self):
+        """Hash the fronts of layers, and fetch runs of pieces, until there are none to begin."""
+        view = memoryview(bytearray(max(16 << 10, min(BUFFER, MEMORY // self.jobs))))
+        with self.changed:
+            self.workers += 1
+        while True:
+            with self.changed:
+                layer = next(filter(self.front, self.layers), None)
+                if layer:
+                    layer.is_hashing, run = True, None
+                else:
+                    layer = next((each for each in self.layers if 0 in each.taken), None)
+                    if layer is None:
+                        self.workers -= 1
+                        return
+                    run = self.take_run(layer)
+                    if run is None:
+                        continue
+            try:
+                if run:
+                    self.fetch(layer, run[0], run[1], view)
+                else:
+                    self.hash_arrived(layer)
+            except ImgpullError as error:
+                error.layer = layer.descriptor.digest
+                raise
 
-    def complete(self, task, view):
-        """Fetch a span, hash as far as can be, and judge the layer if that was the last of it."""
-        blob, span = task
-        # What an earlier run has left is hashed before anything new comes behind it.
-        is_whole = blob.follow(self.transport.stopping)
+    def take_run(self, layer):
+        """Return (start, end) of the first free pieces of a layer, None if others were faster."""
+        start = layer.taken.find(0)
+        if self.is_ahead(layer.first + start):
+            self.wait_until(lambda: not self.is_ahead(layer.first + start))
+        if layer.taken[start]:
+            return None
+        end = layer.taken.find(1, start) % (len(layer.taken) + 1)
+        if self.jobs > 1 and not layer.source and layer.registries[0].ranged:
+            # The share of one connection. Of a pipe, what fits into its ring.
+            run = WINDOW // (self.jobs + 1) or 1
+            if not self.is_pipe:
+                run = max(LEAST_RUN, (end - start) // max(2, self.workers))
+            end = min(end, start + run)
+        layer.taken[start:end] = b"\1" * (end - start)
+        return start, end
+
+    def fetch(self, layer, start, end, view):
+        """Fetch a run of pieces; those that do not come are free again."""
+        position, limit = start * PIECE, min(end * PIECE, layer.size)
+        source, registry = layer.source, layer.registries[0]
+        # Bytes in a pipe cannot be taken back, so a local file is checked first.
+        if source and self.is_pipe and not is_intact(source, layer.descriptor, view):
+            source = layer.source = None
+        from_start = not (start and registry.ranged)
+        with self.changed:
+            is_front = not self.is_pipe and layer.hashed == position and not layer.is_hashing
+            layer.is_hashing |= is_front
+        whole = layer.hasher.copy() if is_front else None  # the hash up to the last whole piece
         try:
-            if blob.source and span.start == span.position == 0:
-                self.copy(blob, span, view)
-            self.fetch(blob, span, view)
-        except ImgpullError as error:
-            error.layer = blob.descriptor.digest
-            raise
-        finally:
-            blob.record(span)
-        is_whole = blob.follow(self.transport.stopping) or is_whole
-        if is_whole:
-            self.judge(blob)
-
-    def copy(self, blob, span, view):
-        """Take what a local file has of a layer. Its bytes are checked like any others."""
-        try:
-            for piece in source_pieces(blob.source, view):
+            layer.is_local &= bool(source)
+            pieces = source.pieces(view) if source else registry.pieces(
+                layer.descriptor, position, limit, view, from_start
+            )
+            for data in pieces:
+                last = (position + len(data) - 1) // PIECE
+                if self.is_ahead(layer.first + last):
+                    with self.changed:
+                        self.wait_until(lambda last=last: not self.is_ahead(layer.first + last))
+                self.store.write(layer, position, data)
+                if is_front:
+                    layer.hash(data)
+                before, position = position, position + len(data)
+                if self.arrive(layer, before, position) and is_front:
+                    whole = layer.hasher.copy()
                 if self.transport.stopping.is_set():
-                    return
-                blob.put(span, piece[: blob.left(span)])
-        except OSError as error:
-            why = printable(error.strerror or error)
-            self.reporter.warn(f"{blob.source.path} cannot be read: {why}")
-
-    def fetch(self, blob, span, view):
-        """Get what is missing of a span over the network."""
-        # Where the server does not do ranges, the worker of the span before had better go on
-        # alone: this one would have to read all that comes before its span.
-        from_start = not (span.start and blob.ranged)
-        try:
-            self.receive(blob, span, view, from_start)
+                    raise Stopped("stopped")
         except RangeRefused as error:
             if from_start:
                 raise
             self.reporter.debug(f"{error}; going on without ranges")
-            if not blob.rejoin(span):
-                self.receive(blob, span, view, True)
-        with blob.lock:
-            span.active = False
+            registry.ranged = False
+        except (NotFound, NoAccess, Resumable):
+            # Another registry of a bundle may have this layer, too.
+            if len(layer.registries) == 1:
+                raise
+            with self.changed:
+                layer.registries = [each for each in layer.registries if each is not registry]
+        except OSError as error:
+            why = printable(error.strerror or error)
+            self.reporter.warn(f"{source.path} cannot be read: {why}")
+        finally:
+            with self.changed:
+                if position < limit:
+                    layer.source = None
+                    self.written -= position % PIECE
+                    layer.taken[position // PIECE : end] = bytes(end - position // PIECE)
+                    if is_front:
+                        layer.hasher, layer.hashed = whole, position // PIECE * PIECE
+                layer.is_hashing &= not is_front
 
-    def receive(self, blob, span, view, from_start):
-        """Put the pieces of a span in place as they come."""
-        pieces = blob.registry.pieces(
-            blob.descriptor, span.position, lambda: blob.left(span), view, from_start
-        )
-        for piece in pieces:
-            blob.fetched = True
-            blob.put(span, piece)
-            if self.transport.stopping.is_set():
-                raise Stopped("stopped")
+    def arrive(self, layer, before, now):
+        """Record that bytes of a Layer are in place; true if that completes a piece."""
+        numbers = range(before // PIECE, piece_count(now) if now == layer.size else now // PIECE)
+        with self.changed:
+            self.written += now - before
+            for number in numbers:
+                self.store.note(layer.first + number, 1)
+                self.changed.notify_all()
+        return bool(numbers)
 
-    def judge(self, blob):
-        """A layer is hashed to its end: it is right, or fetched once more, or an error."""
-        expected = blob.descriptor.digest
-        if blob.got() == expected:
-            how = "" if blob.fetched or not blob.size else "already downloaded"
-            if blob.source and not blob.fetched:
-                how = f"from {blob.source.path}"
-            with self.lock:
-                self.right += 1
-            self.reporter.blob(blob.descriptor, how)
+    def hash_arrived(self, layer):
+        """Hash the part of a layer that has arrived, and judge it at its end."""
+        try:
+            while layer.hashed < layer.size and self.store.arrived[self.number(layer)]:
+                size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
+                layer.hash(self.store.read(layer, layer.hashed, size))
+                if self.transport.stopping.is_set():
+                    raise Stopped("stopped")
+            if layer.hashed == layer.size:
+                self.judge(layer)
+        finally:
+            layer.is_hashing = False
+
+    def judge(self, layer):
+        """Compare the digest of a whole layer; a wrong one is fetched once more.
+
+        Raises Damaged if that has been done, or cannot be done.
+        """
+        got, source = digest_in(layer.hasher), layer.source
+        if got == layer.descriptor.digest:
+            with self.changed:
+                layer.is_done = True
+            how = f"from {source.path}" if source else "already downloaded"
+            self.reporter.layer(layer.descriptor, how if layer.is_local and layer.size else "")
             return
-        what = f"{blob.descriptor.short}: {mismatch(blob.got(), expected)}"
-        source = blob.source
-        span = blob.start_over()
-        # A wrong local file says nothing about the registry's copy, which is still tried twice.
-        if source is None:
-            blob.failures += 1
-        if blob.failures > 1:
-            error = Damaged(f"{what}, {TWICE}")
-            error.layer = expected
-            raise error
+        # A wrong local file tells nothing about the registry's copy, which is still tried twice.
+        layer.failures += not source
+        text = f"{layer.registries[0].named}: {mismatch(got, layer.descriptor.digest)}"
+        if layer.failures > 1 or self.is_pipe:
+            raise Damaged(text if self.is_pipe else f"{text}, {TWICE}")
         place = f" in {source.path}" if source else ""
-        self.reporter.warn(f"{what}{place}; downloading it again")
-        with self.lock:
-            self.pending.append((blob, span))
+        self.reporter.warn(f"{text}{place}; downloading it again")
+        with self.changed:
+            self.written -= layer.size
+            for number in range(len(layer.taken)):
+                self.store.note(layer.first + number, 0)
+            layer.source, layer.taken = None, bytearray(len(layer.taken))
+            layer.hasher, layer.hashed = new_hash(layer.descriptor.digest), 0
+
+    # The reader of a pipe:
+
+    def read(self):
+        """Write the archive to the pipe: its literals, and each layer as it arrives."""
+        for layer, (_, literal) in zip(self.layers, self.plan.literals):
+            self.store.put(literal)
+            try:
+                self.pass_on(layer)
+            except Damaged as error:
+                error.layer = layer.descriptor.digest
+                raise
+        self.store.put(self.plan.literals[-1][1])
+
+    def pass_on(self, layer):
+        """Write a layer to the pipe, its last bytes only if all of it is right."""
+        data = b""
+        while layer.hashed < layer.size:
+            number = self.number(layer)
+            with self.changed:
+                self.passed = number
+                self.changed.notify_all()
+                self.wait_until(lambda: self.store.arrived[number])
+            size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
+            data = self.store.read(layer, layer.hashed, size)
+            layer.hash(data)
+            if layer.hashed < layer.size:
+                self.store.put(data)
+        self.judge(layer)
+        self.store.put(data)
 
 
 def checked(pieces, descriptor):
-    """Yield the pieces of a whole blob, the last one only if the digest is right.
-
-    So what breaks off or is wrong does not load. Raises Damaged.
-    """
-    hasher, left = new_hash(descriptor.digest), descriptor.size
+    """Yield the pieces of a whole blob. Raises Damaged at its end if the digest is wrong."""
+    hasher = new_hash(descriptor.digest)
     for piece in pieces:
         hasher.update(piece)
-        left -= len(piece)
-        if not left:
-            check_hash(hasher, descriptor)
         yield piece
-    if left or not descriptor.size:
-        check_hash(hasher, descriptor)
-
-
-def check_hash(hasher, descriptor):
-    """Raise Damaged where a hash object has not seen what the descriptor describes."""
-    got = digest_in(hasher)
-    if got != descriptor.digest:
-        raise Damaged(f"{descriptor.short}: {mismatch(got, descriptor.digest)}")
+    if digest_in(hasher) != descriptor.digest:
+        raise Damaged(f"{descriptor.short}: {mismatch(digest_in(hasher), descriptor.digest)}")
 
 
 def is_intact(source, descriptor, view):
-    """Whether a local file has a whole blob: what went into a pipe cannot be taken back."""
-    hasher = new_hash(descriptor.digest)
+    """True if a local file has a whole blob."""
     with contextlib.suppress(OSError, ImgpullError):
-        for piece in source_pieces(source, view):
-            hasher.update(piece)
-    return digest_in(hasher) == descriptor.digest
-
-
-RESIDENT = 48 << 20  # bytes of memory that the whole process may take
-LEAST_WINDOW, MOST_WINDOW = 4 << 20, 24 << 20  # bytes that are read ahead
-LEAST_CHUNK = 128 << 10  # bytes
-LATE = 0.02  # seconds to wait for an answer: less may be the processor's fault, and costs little
-
-# An archive on its way into a pipe:
-#
-#     ── written ──|── ready ──|── arriving ──|── ready ──|── arriving ──|── to come ──
-#                  |<─────────────── Chunks, read ahead ────────────────>|
-#
-# - Workers take Chunks in the order of the archive, each with a buffer, and wait where there is no
-#   buffer. The first Chunk has one: so what the pipe waits for always arrives.
-# - One thread hashes and writes what is ready, in order, and gives the buffers back.
-
-
-class Chunk:
-    """A part of a layer that is read ahead.
-
-    planned: PlannedLayer
-    start, end: int, offsets in the layer
-    buffer: memoryview for it
-    """
-
-    __slots__ = ("planned", "start", "end", "buffer", "filled", "is_ready")
-
-    def __init__(self, planned, start, end):
-        self.planned = planned
-        self.start = start
-        self.end = end
-        self.buffer = None
-        self.filled = 0  # bytes that have arrived
-        self.is_ready = False  # whether no more will arrive
-
-    def left(self):
-        """Bytes that are still to come."""
-        return self.end - self.start - self.filled
-
-    def put(self, piece):
-        """Keep a piece that has arrived."""
-        self.buffer[self.filled : self.filled + len(piece)] = piece
-
-    def pieces(self):
-        """Yield what has arrived, as memoryviews."""
-        for start in range(0, self.filled, BUFFER):
-            yield self.buffer[start : min(start + BUFFER, self.filled)]
-
-
-def window(jobs):
-    """Bytes to read ahead over so many connections: what this process leaves of RESIDENT.
-
-    Python and this program take 20 to 40 MB: a program that runs as a script keeps its syntax
-    tree. The more is read ahead, the less it matters how long answers take.
-    """
-    try:
-        with open("/proc/self/statm") as file:
-            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):  # not Linux
-        return LEAST_WINDOW
-    beside = MEMORY + (1 << 20) + jobs * (48 << 10)  # the workers' buffers and connections
-    return max(LEAST_WINDOW, min(RESIDENT - resident - beside, MOST_WINDOW))
-
-
-def is_one_faster(times, jobs):
-    """Whether one long answer is faster than Chunks over several connections. A pure function.
-
-    times: [(seconds until an answer came, seconds until all of it was there), ...] of Chunks
-    jobs: int, connections
-
-    In the time that one Chunk takes, several connections get one each, and a connection that does
-    not wait for answers gets as many as arrive meanwhile. It matters where answers take long and
-    then come fast: at 50 ms and 180 MB/s a connection, Chunks took twice as long.
-    """
-    waiting = sum(pair[0] for pair in times)
-    arriving = sum(pair[1] for pair in times)
-    return waiting + arriving > jobs * arriving and waiting > LATE * len(times)
-
-
-class Stream(Workers):
-    """The archive of a plan, written to a pipe in order. run() is what to call.
-
-    Layers are read ahead in Chunks, over several connections. Some are not, but are read when
-    their turn has come, from beginning to end: those that a local file has, those whose server
-    does not do ranges, and all of them where one connection is allowed, or faster.
-
-    plan: ArchivePlan
-    out: binary file
-    jobs: int, connections at most
-    transport: Transport
-    reporter: Reporter
-    sources: {digest: Source} of layers that are copied from local files
-    """
-
-    def __init__(self, plan, out, jobs, transport, reporter, sources):
-        super().__init__(transport, reporter)
-        self.plan = plan
-        # Not through Python's buffer, whose lock a thread that is stuck in a write would keep:
-        # after Ctrl-C, the interpreter needs it to exit.
-        self.out = getattr(out, "raw", out)
-        self.jobs = jobs
-        self.sources = dict(sources)
-        self.connections = threading.Semaphore(jobs)
-        self.changed = threading.Condition(self.lock)  # guards what follows
-        self.ahead = set()  # digests of the layers that are read ahead
-        if jobs > 1:
-            digests = {planned.descriptor.digest for planned in plan.layers}
-            self.ahead = digests.difference(self.sources)
-        # A Chunk for each connection, and one that is being written.
-        size = window(jobs)
-        self.chunk_size = max(LEAST_CHUNK, size // (jobs + 1))
-        self.times = collections.deque(maxlen=3 * jobs)  # of full Chunks, for is_one_faster()
-        self.to_come = self.cut()  # yields the Chunks that nobody has begun
-        self.begun = collections.deque()  # Chunks, in the order of the archive
-        self.is_waiting = False  # whether the writing thread waits for a Chunk
-        self.received = 0  # bytes of layers
-        buffers = min(sum(1 for _ in self.cut()), jobs + 1, size // self.chunk_size)
-        self.free = [memoryview(bytearray(self.chunk_size)) for _ in range(buffers)]
-        self.is_cut = not buffers  # whether there are no more Chunks to come
-
-    def run(self):
-        """Write the whole archive. Raises ImgpullError, OSError."""
-        writer = self.start_thread(self.write)
-        # The writing thread is busy, too: one worker beside it was the fastest on two cores.
-        self.run_workers(self.jobs, 1, [writer])
-
-    def written(self):
-        """Bytes of layers that have come."""
-        return self.received
-
-    def count(self, size):
-        """Count bytes that have come, or less than 0 for those that will come again."""
-        with self.changed:
-            self.received += size
-
-    # What the workers do:
-
-    def cut(self):
-        """Yield the Chunks of all layers that are read ahead, in order."""
-        for planned in self.plan.layers:
-            size = planned.descriptor.size
-            for start in range(0, size, self.chunk_size):
-                if planned.descriptor.digest in self.ahead:
-                    yield Chunk(planned, start, min(start + self.chunk_size, size))
-
-    def has_work(self):
-        """Whether one more worker would help: the pipe waits for data, and there is a buffer."""
-        return self.is_waiting and bool(self.free) and not self.is_cut
-
-    def take(self):
-        """The next Chunk, as soon as there is a buffer for it; None where there is none."""
-        with self.changed:
-            while not self.free and not self.is_cut:
-                self.pause()
-            chunk = next(self.to_come, None)
-            if chunk is None:
-                self.is_cut = True
-                return None
-            chunk.buffer = self.free.pop()
-            self.begun.append(chunk)
-            return chunk
-
-    def pause(self):
-        """Wait until something has changed. Raises Stopped."""
-        if self.transport.stopping.is_set():
-            raise Stopped("stopped")
-        self.changed.wait(LOOK_SECONDS)
-
-    def complete(self, chunk, view):
-        """Fetch a Chunk. Where that goes wrong for want of ranges, the layer is not read ahead."""
-        asked = answered = time.monotonic()
-        try:
-            for piece in self.arriving(chunk, view, from_start=chunk.start == 0):
-                if not chunk.filled:
-                    answered = time.monotonic()
-                chunk.put(piece)
-        except RangeRefused as error:
-            self.reporter.debug(f"{error}; going on without ranges")
-        with self.changed:
-            chunk.is_ready = True
-            if chunk.left():
-                self.ahead.discard(chunk.planned.descriptor.digest)
-            elif chunk.filled == self.chunk_size:
-                self.times.append((answered - asked, time.monotonic() - answered))
-                self.prefer_one_connection()
-            self.changed.notify_all()
-
-    def prefer_one_connection(self):
-        """Read no large layer ahead where one connection has turned out to be faster."""
-        if len(self.times) < self.times.maxlen or not is_one_faster(self.times, self.jobs):
-            return
-        for planned in self.plan.layers:
-            if planned.descriptor.size > self.chunk_size:
-                self.ahead.discard(planned.descriptor.digest)
-
-    def arriving(self, chunk, view, from_start):
-        """Yield the bytes of a Chunk as they arrive over one connection."""
-        descriptor, registry = chunk.planned.descriptor, chunk.planned.registry
-        with self.connections:
-            for piece in registry.pieces(descriptor, chunk.start, chunk.left, view, from_start):
-                yield piece
-                chunk.filled += len(piece)
-                self.count(len(piece))
-
-    # What the writing thread does:
-
-    def write(self):
-        """Write the archive."""
-        view = memoryview(bytearray(self.buffer))
-        for (_, literal), planned in zip(self.plan.literals, self.plan.layers):
-            write_all(self.out, literal)
-            for piece in checked(self.layer(planned, view), planned.descriptor):
-                write_all(self.out, piece)
-            source = self.sources.get(planned.descriptor.digest)
-            self.reporter.blob(planned.descriptor, f"from {source.path}" if source else "")
-        write_all(self.out, self.plan.literals[-1][1])
-
-    def layer(self, planned, view):
-        """Yield a layer's bytes: what was read ahead, then what was not."""
-        position, size = 0, planned.descriptor.size
-        while position < size:
-            chunk = self.next_ready(planned)
-            if chunk is None:
-                yield from self.rest(planned, position, view)
-                return
-            if chunk.start == position:
-                yield from chunk.pieces()
-                position += chunk.filled
-            else:  # it comes again, after one that did not come as a range
-                self.count(-chunk.filled)
-            with self.changed:
-                self.free.append(chunk.buffer)
-                self.changed.notify_all()
-
-    def next_ready(self, planned):
-        """The next Chunk of a layer, once it is ready; None where no more is read ahead."""
-        with self.changed:
-            while True:
-                chunk = self.begun[0] if self.begun else None
-                if chunk and chunk.planned is planned:
-                    if chunk.is_ready:
-                        self.is_waiting = False
-                        return self.begun.popleft()
-                elif planned.descriptor.digest not in self.ahead:
-                    return None
-                self.is_waiting = True
-                self.pause()
-
-    def rest(self, planned, position, view):
-        """Yield a layer's bytes from a position on: from a local file, or as they arrive."""
-        descriptor = planned.descriptor
-        source = self.sources.get(descriptor.digest)
-        if source and is_intact(source, descriptor, view):
-            try:
-                for piece in source_pieces(source, view):
-                    yield piece
-                    self.count(len(piece))
-            except OSError as error:
-                why = printable(error.strerror or error)
-                raise DiskError(f"{source.path} cannot be read: {why}") from None
-            return
-        self.sources.pop(descriptor.digest, None)
-        chunk = Chunk(planned, position, descriptor.size)
-        yield from self.arriving(chunk, view, from_start=True)
+        for _ in checked(source.pieces(view), descriptor):
+            pass
+        return True
+    return False
 
 
 # ---- Pull: from references to an archive ---------------------------------------------------------
 
-
-class PulledImage(
-    collections.namedtuple(
-        "PulledImage", "name digest source_digest image_id platform size layers referrers"
-    )
-):
-    """An image that was pulled.
-
-    name: str, its name in the archive
-    digest: str, of the manifest or index that index.json points to
-    source_digest: str, of the index that the tag named, where one platform was taken from it; else
-        None
-    image_id: str, the digest of its config, which "docker images" shows; None for what is no image
-    platform: Platform; None for all platforms, and for what is no image
-    size: int, bytes of its layers in the archive
-    layers: list of Descriptor, each once, bottom first; also those that are left out
-    referrers: list of Referrer, those that came along
-    """
-
-    __slots__ = ()
+UNDECLARED_LIMIT = 50  # entries of an index without platform whose configs are fetched
+NESTED_LIMIT = 4  # indexes within indexes
 
 
 class PullResult(
     collections.namedtuple(
-        "PullResult", "images destination size fetched omitted seconds failures unchanged"
+        "PullResult",
+        "images destination size fetched present omitted seconds failures unchanged replaced free",
     )
 ):
-    """What a pull gave.
+    """The result of a pull, or of its dry run.
 
-    images: list of PulledImage
-    destination: str, as it was given
+    images: list of Image
+    destination: str, as given
     size: int, bytes of the archive
     fetched: int, bytes of configs and layers that came over the network
-    omitted: {digest: bytes} of the layers that base left out
+    present: {digest: bytes} of the layers, or parts of them, that were local already
+    omitted: {digest: bytes} of the layers that a base has
     seconds: float
-    failures: list of ImgpullError, of the images that keep_going passed over
-    unchanged: bool, whether the destination held just this already, and was left alone
+    failures: list of ImgpullError, of the images that keep_going skipped
+    unchanged: bool, True if the destination held exactly this already, and was left alone
+    replaced: list of str, names of images that the destination held and the new archive does not
+    free: int, bytes free on the disk of the destination; 0 for standard output
     """
 
     __slots__ = ()
 
 
-def wanted_platforms(platform):
-    """The Platforms to look for, best first: the one asked for, or else what this host runs.
-
-    platform: tuple of one Platform, or None
-    """
-    if platform:
-        return list(platform)
-    host = host_platform()
-    # Hosts with other systems, macOS say, run linux images in a virtual machine.
-    return [host] if host.os == "linux" else [host, host._replace(os="linux")]
-
-
 def parse_platforms(text):
-    """The platforms of an option: "all", a tuple of Platform for "os/arch,…", None for None.
-
-    text: str, Platform or None. Raises UsageError.
-    """
+    """Return a tuple of Platform for "os/arch,…" or a Platform; "all" and None as they are."""
     if text is None or text == "all":
         return text
     if isinstance(text, Platform):
@@ -6461,333 +4324,194 @@ def parse_platforms(text):
     return tuple(parse_platform(part) for part in text.split(","))
 
 
-def resolve(registry, manifest, platform, reporter):
-    """The Manifest for a platform, through indexes.
+def wanted_platforms(platforms):
+    """Return the Platforms to look for, best first: the requested ones, or this host's."""
+    if platforms:
+        return list(platforms)
+    host = host_platform()
+    # Hosts with other systems, such as macOS, run linux images in a virtual machine.
+    return [host] if host.os == "linux" else [host, host._replace(os="linux")]
 
-    platform: tuple of one Platform, or None for this host's
 
-    Raises NotFound where there is no such entry.
+def resolve(registry, manifest, platforms, reporter):
+    """Return the Manifest for a platform, through indexes. Raises NotFound if there is none.
+
+    platforms: tuple of one Platform, or None for this host's
     """
-    wanted = wanted_platforms(platform)
-    for one in wanted:
-        choice = descend(registry, manifest, one)
-        if choice is None:
-            continue
-        if one is not wanted[0] and manifest.is_index:
-            reporter.note(f"{registry.named} is not available for {wanted[0]}: taking {one}")
-        return choice
-    raise not_available(registry, manifest, wanted[0])
-
-
-def descend(registry, manifest, platform):
-    """The Manifest for a Platform below a manifest, or None."""
-    for _ in range(INDEX_DEPTH):
-        if not manifest.is_index:
-            return manifest
-        # Entries that say their platform come first: the others cost a request each.
-        descriptor = choose(manifest.children, platform)
-        if descriptor is None:
-            descriptor = choose(undeclared(registry, manifest), platform)
-        if descriptor is None:
-            return None
-        manifest = registry.get(descriptor)
-    raise Damaged(f"{registry.named} has indexes within indexes, more than {INDEX_DEPTH} deep")
-
-
-UNDECLARED_LIMIT = 50  # entries without platform that are asked for
-
-
-def undeclared(registry, index):
-    """Descriptors of the images below entries that say no platform, each with its platform.
-
-    An entry that cannot be read (404, schema 1, a config that is gone) is passed over: another
-    one may be what is wanted. A network that fails is not passed over.
-    """
-
-    def load(child):
-        try:
-            return registry.get(child)
-        except (NotFound, Damaged) as error:
-            registry.transport.reporter.debug(f"passed over: {error}")
-            return None
-
-    descriptors = []
-    silent = [child for child in index.children if not child.platform and not is_attestation(child)]
-    for child in silent[:UNDECLARED_LIMIT]:
-        manifest = load(child)
-        if manifest is None:
-            continue
-        for descriptor, below in walk(child, manifest, load, str(registry.named)):
-            if descriptor.platform:
-                descriptors.append(descriptor)
-            elif below.is_image:
-                with contextlib.suppress(NotFound, Damaged):
-                    config = parse_config(registry.blob(below.config), below.config.digest)
-                    descriptors.append(descriptor._replace(platform=config.platform))
-    return descriptors
-
-
-def not_available(registry, index, wanted):
-    """The NotFound that says which platforms an image is available for."""
-    descriptors = runnable(index.children) + runnable(undeclared(registry, index))
-    offered = collections.OrderedDict.fromkeys(str(each.platform) for each in descriptors)
-    available = printable(", ".join(offered)) or "no platform at all"
-    # A 64-bit host runs these, too, but nobody expects them without having asked.
-    other = wanted._replace(architecture=ALSO_RUNS.get(wanted.architecture, ""), variant="")
-    also = [name for name in offered if name.startswith(str(other)) and other.architecture]
-    hint = f"; --platform {also[0]} would take the 32-bit one" if also else ""
-    return NotFound(
-        f"{registry.named} is not available for {wanted} (available: {available}): choose with "
-        f"--platform{hint}"
+    wanted = wanted_platforms(platforms)
+    for platform in wanted:
+        found = manifest
+        for _ in range(NESTED_LIMIT):
+            if found and found.is_index:
+                # Entries with a platform come first: the others cost a request each.
+                choice = choose(found.children, platform)
+                choice = choice or choose(undeclared(registry, found), platform)
+                found = choice and registry.get(choice)
+        if found and found.is_index:
+            raise Damaged(f"{registry.named} has more than {NESTED_LIMIT} nested indexes")
+        if found:
+            if platform is not wanted[0] and manifest.is_index:
+                reporter.note(f"{registry.named} is not for {wanted[0]}: pulling {platform}")
+            return found
+    offered = runnable(manifest.children) + undeclared(registry, manifest)
+    names = sorted({str(each.platform) for each in offered}) or ["no platform at all"]
+    raise NotFound(
+        f"{registry.named} is not available for {wanted[0]} (available: "
+        f"{printable(', '.join(names))}): choose with --platform"
     )
 
 
-def find_image(registry, platform, name, reporter):
-    """The ResolvedImage for a registry's reference: all its documents, checked and judged.
+def undeclared(registry, index):
+    """Return Descriptors of the images among entries without platform, with that of the config."""
+    descriptors = []
+    silent = [each for each in index.children if not each.platform and not each.is_attestation]
+    for child in silent[:UNDECLARED_LIMIT]:
+        # An unreadable one is skipped: another one may match.
+        with contextlib.suppress(NotFound, Damaged):
+            manifest = registry.get(child)
+            if manifest.is_image:
+                config = parse_config(registry.blob(manifest.config), manifest, child.digest)
+                descriptors.append(child._replace(platform=config.platform))
+    return descriptors
 
-    platform: tuple of Platforms, None for this host's, or "all"
-    name: str, the image's full name in the archive, or None for its own
+
+def find_target(registry, platforms, archived):
+    """Return (Manifest of the reference, digest of the index that it was chosen from before).
+
+    Docker Hub's quota counts each GET of a manifest, and no HEAD. So if a local archive may have
+    the documents, HEAD tells which digest the tag has.
+
+    archived: list of Image, of local archives
     """
-    target = registry.get()
+    if archived and not registry.reference.digest:
+        # Whatever is wrong with HEAD, GET may be right.
+        with contextlib.suppress(ImgpullError):
+            digest = registry.head().digest
+            if digest in registry.documents:
+                return registry.get(digest), ""
+            wanted = wanted_platforms(platforms if platforms != "all" else None)
+            for image in archived:
+                fits = image.platform and image.platform[:3] == wanted[0][:3]
+                if image.source == digest and fits and len(wanted) == 1 and platforms != "all":
+                    return registry.get(image.digest), digest
+    return registry.get(), ""
+
+
+def find_image(registry, platforms, name, reporter, archived=(), referrers=False):
+    """Return the Image of a registry's reference: all its documents, fetched and checked.
+
+    platforms: tuple of Platforms, None for this host's, or "all"
+    name: str, the image's full name in the archive, or None for its own
+    archived: list of Image, of local archives
+    referrers: bool, include them
+    """
+    target, source = find_target(registry, platforms, [] if referrers else archived)
     named = parse_reference(name) if name else registry.named
-    full = named.name + (f":{named.tag}" if named.tag else f"@{target.descriptor.digest}")
+    tagged = f":{named.tag}" if named.tag else f"@{source or target.digest}"
+    full = named.name + tagged
     if not named.tag:
         reporter.note(f"{full} has no name in the archive: give it one with --name")
-    top, manifests, offered = choose_manifests(registry, target, platform, reporter)
-    if not (offered and offered.is_image):
-        offered = None
+    if platforms == "all":
+        manifests = [each for _, each in walk(target.descriptor, target, registry.get, full)]
+    elif platforms and len(platforms) > 1 and target.is_index:
+        manifests = [resolve(registry, target, (one,), reporter) for one in platforms]
+        manifests = [target] + manifests
+    else:
+        manifests = [resolve(registry, target, platforms, reporter)]
+        if manifests[0] is not target:
+            source = target.digest
+            if registry.reference.digest:
+                reporter.note(f"{registry.named} is an index: pulling {manifests[0].digest}")
+    documents = {}
+    for manifest in manifests:
+        documents[manifest.digest] = manifest.body
+        if manifest.config:
+            documents[manifest.config.digest] = registry.blob(manifest.config)
+    top = manifests[0]
+    image = assemble_image(full, top.descriptor, documents, source, (), registry)
+    if not image.configs:
         kind = printable(top.config.media_type if top.config else "an index", 90)
         reporter.note(
             f"{full} is not a container image but an artifact ({kind}): archived as an OCI "
             "layout, without docker's manifest.json"
         )
-    documents, configs = read_documents(registry, manifests, full)
-    actual = None
-    if offered and not top.is_index:
-        actual = configs[offered.descriptor.digest].platform
-        if not target.is_index and platform != "all":
-            check_platform(full, actual, platform, reporter)
-    if registry.reference.digest and top is not target:
-        reporter.note(f"{registry.named} is an index: taking {actual}, {top.descriptor.digest}")
-    return ResolvedImage(
-        registry=registry,
-        name=full,
-        tag=named.tag,
-        descriptor=top.descriptor,
-        manifests=manifests,
-        configs=configs,
-        documents=documents,
-        offered=offered,
-        platform=actual,
-        index=target if top is not target else None,
-    )
+    elif not source and not top.is_index:
+        check_platform(image, platforms, reporter)
+    if any(layer.media_type.endswith("zstd") for layer in image.layers):
+        reporter.warn(f"{full} has zstd layers, which docker before version 23 cannot unpack")
+    return with_referrers(image, reporter) if referrers else image
 
 
-def choose_manifests(registry, top, platform, reporter):
-    """(Manifest for index.json, all Manifests that come along, the one that docker is offered).
+def check_platform(image, wanted, reporter):
+    """Check a single-platform image's config against the requested platforms.
 
-    For one platform its manifest is all; for several the index comes along as it is.
+    Raises NotFound on another platform than the requested one, and warns if none was requested.
     """
-    if platform == "all":
-        pairs = walk(top.descriptor, top, registry.get, str(registry.named))
-        manifests = [manifest for _, manifest in pairs]
-    elif platform and len(platform) > 1:
-        chosen = [resolve(registry, top, (one,), reporter) for one in platform]
-        manifests = [top] + [manifest for manifest in chosen if manifest is not top]
-        if not top.is_index:
-            raise NotFound(f"{registry.named} is for one platform only, and several were asked for")
-    else:
-        manifest = resolve(registry, top, platform, reporter)
-        return manifest, [manifest], manifest
-    # docker has one image a name: this host's platform is offered to it, else the first.
-    images = [manifest for manifest in manifests if manifest.is_image]
-    offered = images[0] if images else None
-    with contextlib.suppress(NotFound):
-        host = resolve(registry, top, None, Reporter())
-        digests = {image.descriptor.digest for image in images}
-        offered = host if host.descriptor.digest in digests else offered
-    return top, manifests, offered
-
-
-def read_documents(registry, manifests, name):
-    """({digest: bytes} of all manifests and configs, {digest of a manifest: its ImageConfig}).
-
-    Raises Damaged where a config does not go with its manifest.
-    """
-    documents, configs = {}, {}
-    for manifest in manifests:
-        documents[manifest.descriptor.digest] = manifest.body
-        if manifest.is_index:
-            continue
-        body = config_body(registry, manifest, name)
-        documents[manifest.config.digest] = body
-        if manifest.is_image:
-            config = parse_config(body, f"the config of {name}")
-            check_layer_count(manifest, config, name)
-            configs[manifest.descriptor.digest] = config
-    return documents, configs
-
-
-def config_body(registry, manifest, name):
-    """The bytes of a manifest's config, in the size that the manifest says. Raises ImgpullError."""
-    body = registry.blob(manifest.config)
-    if len(body) != manifest.config.size:
-        size, digest = manifest.config.size, manifest.config.digest
-        raise Damaged(f"{name}: {digest} has {len(body)} bytes, and its manifest says {size}")
-    return body
+    platforms = wanted_platforms(None if wanted == "all" else wanted)
+    runs = [one for each in platforms for one in acceptable(each)]
+    if image.platform.os and all(fitness(image.platform, one) is None for one in runs):
+        text = f"{image.name} is not available for {platforms[0]} (available: {image.platform})"
+        if wanted and wanted != "all":
+            raise NotFound(text)
+        if not wanted:
+            reporter.warn(f"{text}: pulling it anyway")
 
 
 def with_referrers(image, reporter):
-    """The ResolvedImage with all that refers to its manifests, and to the index that it is from.
+    """Return the Image with all referrers of its manifests, and of the index that it is from.
 
-    Without any, it stays as it is. BuildKit's attestations count as well, which refer to one
-    platform's manifest by an annotation in the index. Raises ImgpullError.
+    BuildKit's attestations count as well, which refer to a platform's manifest by an annotation
+    in the index, and which may be signed themselves. Raises ImgpullError.
     """
     registry = image.registry
-    manifests = ([image.index] if image.index else []) + image.manifests
-    digests = [manifest.descriptor.digest for manifest in manifests]
+    manifests = ([registry.get(image.source)] if image.source else []) + image.manifests
+    digests = [manifest.digest for manifest in manifests]
     children = [child for manifest in manifests for child in manifest.children]
-    attestations = {child.digest: child for child in children if is_attestation(child)}
-    subjects = [digest for digest in digests if digest not in attestations]
-    referrers = ReferrerSearch(registry, reporter).run(subjects)
-    for child in attestations.values():
-        subject = child.annotations.get("vnd.docker.reference.digest")
-        if subject in digests and child.digest not in digests:
-            referrers.append(Referrer(subject, "", registry.get(child)))
+    attestations = [
+        (child.annotations.get("vnd.docker.reference.digest"), child)
+        for child in collections.OrderedDict((each.digest, each) for each in children).values()
+        if child.is_attestation
+    ]
+    attestations = [pair for pair in attestations if pair[0] in digests]
+    subjects = digests + [child.digest for _, child in attestations if child.digest not in digests]
+    referrers = [
+        Referrer(subject, "", registry.get(child))
+        for subject, child in attestations
+        if child.digest not in digests
+    ] + find_referrers(registry, subjects, reporter)
     if not referrers:
         reporter.note(f"no signatures or other referrers found for {image.name}")
         return image
     documents = dict(image.documents)
     for manifest in manifests + [referrer.manifest for referrer in referrers]:
-        documents[manifest.descriptor.digest] = manifest.body
+        documents[manifest.digest] = manifest.body
         if manifest.config:
-            documents[manifest.config.digest] = config_body(registry, manifest, image.name)
+            documents[manifest.config.digest] = registry.blob(manifest.config)
     image = image._replace(documents=documents, referrers=referrers)
-    if signed_descriptor(image)[0].digest != image.descriptor.digest:
-        documents.update(other_manifests(image))
+    if signed_descriptor(image)[0].digest != image.digest:
+        # With the index in index.json, containerd walks through it to all of its manifests and
+        # configs with --all-platforms (as k3s does), but not to their layers.
+        for child in manifests[0].children:
+            with contextlib.suppress(NotFound, Damaged):
+                other = registry.get(child)
+                documents[child.digest] = other.body
+                if other.config:
+                    documents[other.config.digest] = registry.blob(other.config)
     return image
 
 
-def other_manifests(image):
-    """{digest: bytes} of the manifests that the index of a ResolvedImage has for other platforms.
-
-    Where the index is named in index.json, containerd goes through it: with --all-platforms, as
-    k3s does, through all of its manifests, and fails where one is not there. It does not look for
-    their configs and layers.
-    """
-    bodies = {}
-    for child in image.index.children:
-        with contextlib.suppress(NotFound, Damaged):
-            manifest = image.registry.get(child)
-            if not manifest.is_index:
-                bodies[child.digest] = manifest.body
-    return bodies
-
-
-def check_platform(name, actual, wanted, reporter):
-    """Judge the platform that the config of an image says, which stands in no index.
-
-    Configs that say none are let pass. Raises NotFound where another one was asked for, and
-    warns where none was.
-    """
-    fits = wanted_platforms(wanted)
-    runs = [one for fit in fits for one in acceptable(fit)]
-    says_none = not actual.os and not actual.architecture
-    if says_none or any(fitness(actual, one) is not None for one in runs):
-        return
-    text = f"{name} is not available for {fits[0]} (available: {actual})"
-    if wanted:
-        raise NotFound(text)
-    reporter.warn(f"{text}: taking it anyway")
-
-
-def image_layers(images):
-    """[(Manifest, [diff_id of each of its layers]), ...] of ResolvedImages; [] for artifacts."""
-    pairs = []
-    for image in images:
-        for manifest in image.manifests:
-            config = image.configs.get(manifest.descriptor.digest)
-            if not manifest.is_index:
-                pairs.append((manifest, config.diff_ids if config else []))
-    return pairs
-
-
-def base_of_images(images):
-    """The Base that images in a registry are: what somebody has who has pulled them."""
-    pairs = image_layers(images)
-    digests = {layer.digest for manifest, _ in pairs for layer in manifest.layers}
-    return Base([diff_ids for _, diff_ids in pairs], frozenset(digests))
-
-
-def find_omitted(images, base, base_requests, find, transport, reporter):
-    """The digests of the layers to leave out, for --base and --base-image.
-
-    base: list of paths of archives
-    base_requests: list of ImageRequest
-    find, transport: see find_images()
-    """
-    if not base and not base_requests:
-        return frozenset()
-    bases = [read_bases(base, reporter)]
-    if base_requests:
-        bases.append(base_of_images(find_images(base_requests, find, transport)[0]))
-    chains = [chain for each in bases for chain in each.chains]
-    held = frozenset().union(*(each.held for each in bases))
-    omitted = omissible(image_layers(images), Base(chains, held))
-    if not omitted:
-        wanted = ", ".join(image.name for image in images)
-        there = " or ".join(list(base) + [str(one.reference) for one in base_requests])
-        reporter.note(f"no layer of {wanted} is in {there}: nothing is left out")
-    return omitted
-
-
-# Options that are for one registry: what they say of one would be sent to another.
-FOR_ONE_REGISTRY = (
-    ("user", "--user"),
-    ("token", "--token"),
-    ("cert", "--cert"),
-    ("insecure", "--insecure"),
-    ("namespace", "--ns"),
-)
-
-
-def check_registries(requests, settings):
-    """Raise UsageError where options for one registry are given with images of several."""
-    registries = collections.OrderedDict.fromkeys(
-        request.reference.registry for request in requests
-    )
-    given = [option for name, option in FOR_ONE_REGISTRY if getattr(settings, name)]
-    if settings.scheme == "http" and any(request.scheme is None for request in requests):
-        given.append("--scheme http")
-    if len(registries) > 1 and given:
-        names = printable(", ".join(registries))
-        raise UsageError(
-            f"{given[0]} is for one registry, and the images are from several ({names}): log in "
-            "to each (docker login, podman login), put certificates into certs.d, write "
-            "http://HOST/NAME for a registry without TLS, or pull from one registry at a time"
-        )
-
-
 def in_threads(function, things, count):
-    """[function(thing) or the exception that it raised, ...], several at once, in order."""
+    """Return [function(thing) or the exception that it raised, ...], several at once, in order."""
     results = [None] * len(things)
-    numbers = iter(range(len(things)))
-    numbers_lock = threading.Lock()
+    numbers = iter(range(len(things)))  # its next() is atomic: no two threads get the same
 
     def work():
-        while True:
-            with numbers_lock:
-                number = next(numbers, None)
-            if number is None:
-                return
+        for number in numbers:
             try:
                 results[number] = function(things[number])
             except BaseException as error:
                 results[number] = error
 
-    if len(things) == 1:
-        work()
-        return results
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(count, len(things)))]
     for thread in threads:
         thread.start()
@@ -6798,129 +4522,141 @@ def in_threads(function, things, count):
     return results
 
 
-def image_finder(settings, platforms, transport, reporter):
-    """A function from an ImageRequest to its ResolvedImage; no document is fetched twice."""
-    documents = {}
-
-    def find(request):
-        own = settings._replace(scheme=request.scheme or settings.scheme)
-        registry = Registry(request.reference, own, reporter, transport, documents)
-        return find_image(registry, platforms, request.name, reporter)
-
-    return find
-
-
 def find_images(requests, find, transport, keep_going=False):
-    """([ResolvedImage, ...], [ImgpullError, ...]): the images, each once, and what failed.
+    """Return ([Image, ...], [ImgpullError, ...]): the images, each once, and the failures.
 
     requests: list of ImageRequest
-    find: function from an ImageRequest to its ResolvedImage
-    keep_going: bool, pass over images that cannot be had; else the first failure is raised
+    find: function from an ImageRequest to its Image
+    keep_going: bool, skip images that fail; otherwise the first failure is raised
     """
+    unique = collections.OrderedDict((each._replace(place=""), each) for each in reversed(requests))
+    requests = list(unique.values())[::-1]
+    ended = []  # the finished requests, successful or not
 
     def attempt(request):
         try:
             return find(request)
         except ImgpullError as error:
             if not keep_going:
-                transport.stop()
+                transport.stopping.set()
+            error.image = request.name or str(request.reference)
             error.args = (f"{request.place}: {error}",) if request.place else error.args
             raise
         finally:
             ended.append(request)
-            tell_look_up(requests, len(ended), transport.reporter)
+            count = plural(len(requests), "image")
+            transport.reporter.status(f"looked up {len(ended)} of {count}")
 
-    ended = []  # the requests that need no more waiting for, well or not
-    requests = list(collections.OrderedDict.fromkeys(requests))
-    tell_look_up(requests, 0, transport.reporter)
+    transport.reporter.status(f"looking up {requests[0].reference}")
     # Each look-up waits for a few answers, one after the other: more at once than for layers.
     results = in_threads(attempt, requests, transport.idle_limit)
-    failures = [error for error in results if isinstance(error, BaseException)]
-    serious = [error for error in failures if not isinstance(error, Stopped)]
-    if serious and not (keep_going and all(isinstance(each, ImgpullError) for each in serious)):
-        raise serious[0]
-    images, digests = [], {}
-    for request, image in zip(requests, results):
-        if isinstance(image, BaseException):
-            continue
-        digest = digests.setdefault(image.name, image.descriptor.digest)
-        if digest != image.descriptor.digest:
-            where = f"{request.place}: " if request.place else ""
-            raise UsageError(f"{where}{image.name} is the name of another image before it")
-        images.append(image)
-    if not images:
-        raise serious[0]
-    return images, failures
+    failures = [each for each in results if isinstance(each, BaseException)]
+    failures = [each for each in failures if not isinstance(each, Stopped)]
+    images, names, sizes = {}, {}, {}
+    for image in (each for each in results if isinstance(each, Image)):
+        try:
+            admit(image, names, sizes)
+            images.setdefault(image.name, image)
+        except ImgpullError as error:
+            error.image = image.name
+            failures.append(error)
+    for error in failures:
+        if not (images and keep_going and isinstance(error, ImgpullError)):
+            raise error
+    order = [image.name for image in results if isinstance(image, Image) and image.name in images]
+    return [images[name] for name in collections.OrderedDict.fromkeys(order)], failures
 
 
-def tell_look_up(requests, ended, reporter):
-    """Tell how far the look-up of requests (list of ImageRequest) has got."""
-    if len(requests) > 1:
-        reporter.doing(f"looked up {ended} of {len(requests)} images")
-    elif not ended:
-        reporter.doing(f"looking up {requests[0].reference}")
+def check_registries(requests, settings):
+    """Raise UsageError if options for one registry are given with images of several.
+
+    A password for one would be sent to another.
+    """
+    options = {"user": "--user", "token": "--token", "cert": "--cert", "namespace": "--ns"}
+    options["insecure"] = "--insecure"
+    given = [options[name] for name in options if getattr(settings, name)]
+    if settings.scheme == "http" and any(request.scheme is None for request in requests):
+        given.append("--scheme http")
+    registries = sorted({request.reference.registry for request in requests})
+    if len(registries) > 1 and given:
+        raise UsageError(
+            f"{given[0]} is for one registry, and the images are from several ("
+            f"{printable(', '.join(registries))}): log in to each (docker login, podman login), "
+            "put certificates into certs.d, write http://HOST/NAME for a registry without TLS, or "
+            "pull from one registry at a time"
+        )
 
 
 def check_destination(destination, base, force):
-    """Say what is wrong with a destination before anything is fetched.
+    """Return the Archive at a destination, None if there is none. Raises ImgpullError.
 
     base: list of paths of archives that must not be replaced
-    force: bool, whether something that is no archive of images may be
-
-    Returns {digest: Source} of what it holds already. Raises ImgpullError.
+    force: bool, overwrite a file that imgpull has not written
     """
-    parent = os.path.dirname(destination) or "."
     if destination == "-":
-        return {}
+        return None
+    parent = os.path.dirname(destination) or "."
     if os.path.isdir(destination) or not os.path.basename(destination):
         example = os.path.join(destination, "image.tar")
         raise DiskError(f"{destination} is a directory: give a file's name, such as {example}")
     if not os.path.isdir(parent):
-        more = " (the shell did not expand it: $HOME)" if parent[0] == "~" else ""
-        raise DiskError(f"{destination} cannot be written: there is no directory {parent}{more}")
-    try:
-        os.path.abspath(destination)
-    except OSError:
-        why = "the working directory is gone"
-        raise DiskError(f"{destination} cannot be written: {why}") from None
+        raise DiskError(f"{destination} cannot be written: there is no directory {parent}")
     if not os.path.exists(destination):
-        return {}
+        return None
     if not os.path.isfile(destination):
         raise DiskError(f"{destination} is not a regular file; for a pipe write - and redirect it")
     if any(os.path.exists(path) and os.path.samefile(path, destination) for path in base):
         raise UsageError(f"{destination} is the base: the delta needs another name")
-    return held_by(destination, force)
-
-
-def held_by(destination, force):
-    """{digest: Source} of what a file holds. Raises DiskError where it is no archive of images."""
-    if force or not os.path.getsize(destination):
-        return {}
     try:
-        return reusable([destination])
+        return read_archive(destination) if os.path.getsize(destination) else None
     except ImgpullError as error:
-        raise DiskError(f"{error}: --force overwrites it, or choose another name") from None
+        if force:
+            return None
+        raise DiskError(f"{error}; --force overwrites it, or choose another name") from None
+
+
+def read_bases(paths, reporter):
+    """Return [Archive, ...] for --base, verified. Raises ImgpullError."""
+    archives = []
+    for path in paths:
+        try:
+            archives.append(read_archive(path, True, False, reporter))
+        except Damaged as error:
+            hint = "--base-image REF takes the layers of an image instead"
+            raise Damaged(f"{error}; {hint}") from None
+        for fault in archives[-1].faults:
+            raise Damaged(f"{printable(path)} cannot be used as a base: {fault.text}")
+    return archives
 
 
 def is_up_to_date(plan, path, reporter):
-    """Whether a file is, byte for byte, the archive of a plan."""
-    try:
-        if os.path.getsize(path) != plan.size:
-            return False
-        with open(path, "rb", buffering=0) as file:
-            for offset, literal in plan.literals:
-                file.seek(offset)
-                if file.read(len(literal)) != literal:
-                    return False
-        reporter.doing(f"checking whether {path} is up to date")
-        view = memoryview(bytearray(BUFFER))
-        for planned in plan.layers:
-            source = Source(path, planned.offset, planned.descriptor.size)
-            if not is_intact(source, planned.descriptor, view):
+    """True if a file is, byte for byte, the archive of a plan."""
+    view = memoryview(bytearray(BUFFER))
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+        for offset, literal in plan.literals:
+            file.seek(offset)
+            if file.read(len(literal)) != literal or os.path.getsize(path) != plan.size:
                 return False
-    except OSError:
-        return False
-    return True
+        reporter.status(f"checking if {path} is up to date")
+        return all(
+            is_intact(Source(path, offset, descriptor.size), descriptor, view)
+            for descriptor, offset, _ in plan.layers
+        )
+    return False
+
+
+def find_present(plan, destination, sources):
+    """Return {digest: bytes} of the layers of a plan, or parts of them, that are local already."""
+    blobs = {}
+    with contextlib.suppress(OSError):
+        with open(destination + ".part.state", "rb", opener=open_at_once) as file:
+            blobs, _ = parse_state(file.read(STATE_LIMIT))
+    present = {}
+    for layer in (planned.descriptor for planned in plan.layers):
+        pieces = blobs[layer.digest][2] if layer.digest in blobs else b""
+        size = layer.size if layer.digest in sources else pieces.count(1) * PIECE
+        present.update({layer.digest: min(size, layer.size)} if size else {})
+    return present
 
 
 def pull(
@@ -6934,6 +4670,7 @@ def pull(
     reuse=(),
     force=False,
     keep_going=False,
+    dry_run=False,
     reporter=None,
     referrers=False,
     **connection,
@@ -6945,152 +4682,133 @@ def pull(
     destination: path of the tar, or "-" for standard output
     platform: "os/arch[/variant][,…]", Platform, "all", or None for this host's
     name: str, the image's name in the archive, or None for the reference's own
-    jobs: int, connections at most
-    base: list of paths of archives whose layers are left out
-    base_images: list of references of images whose layers are left out
+    jobs: int, maximum number of connections
+    base: list of paths of archives whose layers are omitted
+    base_images: list of references of images whose layers are omitted
     reuse: list of paths of archives whose blobs are copied instead of fetched
-    force: bool, overwrite a destination that is no archive of images
-    keep_going: bool, pass over images that cannot be had, and tell them in the result
-    reporter: Reporter, who is told how it goes, or None
-    referrers: bool, whether signatures, SBOMs and whatever else refers to the images come along
+    force: bool, overwrite a destination that imgpull has not written, or that holds more images
+    keep_going: bool, skip images that fail, and list them in the result
+    dry_run: bool, look everything up and write nothing
+    reporter: Reporter, or None
+    referrers: bool, include signatures, SBOMs and all other referrers of the images
     connection: the fields of Settings, such as scheme, insecure, user and password
 
     Every byte is checked before the destination appears; a failed pull leaves it as it was, and
-    keeps what it has fetched for the next run. Raises ImgpullError.
+    keeps the downloaded bytes for the next run. Raises ImgpullError.
     """
     begun = time.monotonic()
     references = [references] if isinstance(references, str) else list(references)
-    destination = os.fspath(destination)
-    reporter = reporter or Reporter()
-    settings = Settings(**connection)
-    platforms = parse_platforms(platform)
-    check_arguments(references, name, settings, jobs)
+    destination, reporter = os.fspath(destination), reporter or Reporter()
+    settings, platforms = Settings(**connection), parse_platforms(platform)
+    if not references or name and len(references) > 1 or jobs < 1:
+        raise UsageError("pull() needs a reference, one reference for a name, and jobs >= 1")
     requests = [
         one if isinstance(one, ImageRequest) else parse_request(one, name) for one in references
     ]
     base_requests = [parse_request(one) for one in base_images]
     check_registries(requests + base_requests, settings)
-    sources = check_destination(destination, base, force)
-    if reuse:
-        reporter.doing(f"reading {' and '.join(reuse)}")
-    sources.update(reusable(reuse))
+    there = check_destination(destination, base, force)
+    reused = ([there] if there else []) + [read_archive(each, reporter=reporter) for each in reuse]
+    bases = read_bases(base, reporter)
+    archived = [image for archive in reused + bases for image in archive.images]
     transport = Transport(settings, reporter, jobs)
-    find = image_finder(settings, platforms, transport, reporter)
+    documents = {}  # {digest: bytes}: no document is fetched twice
+    sources = {}  # {digest: Source} of local blobs
+    for archive in reused + bases:
+        documents.update(archive.documents)
+        sources.update(sources_in(archive))
 
-    def find_wanted(request):
-        image = find(request)
-        return with_referrers(image, reporter) if referrers else image
-
-    def write(plan, pulled):
-        if reuse and not any(planned.descriptor.digest in sources for planned in plan.layers):
-            reporter.note(f"no layer is in {' or '.join(reuse)}: all are downloaded")
-        return write_archive(plan, pulled, destination, jobs, transport, reporter, sources)
+    def find(request, **options):
+        own = settings._replace(scheme=request.scheme or settings.scheme)
+        registry = Registry(request.reference, own, reporter, transport, documents)
+        return find_image(registry, platforms, request.name, reporter, archived, **options)
 
     try:
-        images, failures = find_images(requests, find_wanted, transport, keep_going)
-        omit = find_omitted(images, base, base_requests, find, transport, reporter)
-        # What went into a pipe cannot be taken back.
-        may_drop = keep_going and destination != "-"
-        plan, pulled, unchanged = archive_images(
-            images, omit, write, failures if may_drop else None
+        images, failures = find_images(
+            requests, lambda each: find(each, referrers=referrers), transport, keep_going
         )
+        based = [image for archive in bases for image in archive.images]
+        if base_requests:
+            based += find_images(base_requests, find, transport)[0]
+        omit = omissible(layer_stacks(images), layer_stacks(based))
+        if based and not omit:
+            reporter.note("no layer is in the base: nothing is omitted")
+        return write_images(
+            images, failures, omit, there, (destination, jobs, transport, reporter, sources),
+            keep_going, force, dry_run, begun,
+        )  # fmt: skip
     finally:
         reporter.finish()
         transport.close()
-    return PullResult(
-        images=pulled,
-        destination=destination,
-        size=plan.size,
-        fetched=transport.fetched,
-        omitted=plan.omitted,
-        seconds=time.monotonic() - begun,
-        failures=failures,
-        unchanged=unchanged,
-    )
 
 
-def archive_images(images, omit, write, failures):
-    """(ArchivePlan, [PulledImage, ...], whether it was there already) of an archive, written.
+def write_images(images, failures, omit, there, how, keep_going, force, dry_run, begun):
+    """Write images into an archive, without those whose layers fail; return the PullResult.
 
-    omit: set of the digests of layers to leave out
-    write: function from an ArchivePlan and its PulledImages to whether all was there already
-    failures: list to add what went wrong to, and to leave out images that cannot be had; or None
+    there: Archive at the destination, or None
+    how: tuple of the arguments of write_archive() behind the plan
+    The others are those of pull(), and its first lines.
     """
+    destination, _, transport, _, sources = how
     while True:
         plan = plan_archive(images, omit)
-        pulled = [pulled_image(image, plan.omitted) for image in images]
+        held = [image.name for image in there.images] if there else []
+        replaced = [name for name in held if name not in [image.name for image in images]]
+        if failures and replaced and not force:
+            error = ImgpullError(
+                f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
+                "which the new archive would lack; --force replaces it"
+            )
+            error.others = [str(each) for each in failures]
+            raise error
+        present = find_present(plan, destination, sources)
         try:
-            return plan, pulled, write(plan, pulled)
-        except (NotFound, NoAccess, Damaged) as error:
-            rest = without_layer(images, error.layer)
-            if failures is None or not rest or len(rest) == len(images):
+            unchanged = write_archive(plan, *how, dry_run=dry_run, present=present)
+            break
+        except (NotFound, NoAccess, Damaged, Resumable) as error:
+            lost = [
+                image
+                for image in images
+                for each in image.all_manifests
+                if error.layer in [layer.digest for layer in each.layers]
+            ]
+            error.image = ", ".join(collections.OrderedDict.fromkeys(each.name for each in lost))
+            # Bytes in a pipe cannot be taken back.
+            if not keep_going or destination == "-" or not lost:
+                raise
+            images = [image for image in images if image not in lost]
+            if not images:
                 raise
             failures.append(error)
-            images = rest
+    layers = [layer for image in plan.images for layer in image.layers]
+    gone = frozenset().union(*(image.omitted for image in plan.images))
+    omitted = {layer.digest: layer.size for layer in layers if layer.digest in gone}
+    free = 0 if destination == "-" else free_space(destination)
+    return PullResult(
+        plan.images, destination, plan.size, transport.fetched, present, omitted,
+        time.monotonic() - begun, failures, unchanged, replaced, free,
+    )  # fmt: skip
 
 
-def without_layer(images, digest):
-    """Those ResolvedImages that do not need a layer, which cannot be had."""
-
-    def needs(image):
-        manifests = image.manifests + [referrer.manifest for referrer in image.referrers]
-        return any(layer.digest == digest for each in manifests for layer in each.layers)
-
-    return [image for image in images if not needs(image)]
-
-
-def pulled_image(image, omitted):
-    """The PulledImage for a ResolvedImage.
-
-    omitted: {digest: size} of the layers that are left out
-    """
-    layers = collections.OrderedDict(
-        (layer.digest, layer) for manifest in image.manifests for layer in manifest.layers
-    )
-    return PulledImage(
-        name=image.name,
-        digest=image.descriptor.digest,
-        source_digest=image.index.descriptor.digest if image.index else None,
-        image_id=image.offered.config.digest if image.offered else None,
-        platform=image.platform,
-        size=sum(layer.size for layer in layers.values() if layer.digest not in omitted),
-        layers=list(layers.values()),
-        referrers=list(image.referrers),
-    )
-
-
-def check_arguments(references, name, settings, jobs):
-    """Raise UsageError on arguments of pull() that make no sense."""
-    if not references:
-        raise UsageError("there is no image to pull")
-    if name and len(references) != 1:
-        raise UsageError("one name in the archive is for one image")
-    if settings.scheme not in (None, "http", "https") or jobs < 1:
-        raise UsageError(
-            f"scheme must be http or https, and jobs above 0, not {settings.scheme!r} and {jobs!r}"
-        )
-
-
-def write_archive(plan, pulled, destination, jobs, transport, reporter, sources):
-    """Write the archive of a plan; whether the destination held just this already.
-
-    pulled: list of PulledImage, what the reporter is told of
-    destination: path, or "-" for standard output
-    """
-    layers = [planned.descriptor for planned in plan.layers]
-    transport.start_over()
-    if destination == "-":
-        reporter.start(layers, plan.total, pulled)
-        with FileErrors("standard output"):
-            Stream(plan, sys.stdout.buffer, jobs, transport, reporter, sources).run()
-        return False
-    if is_up_to_date(plan, destination, reporter):
+def write_archive(plan, destination, jobs, transport, reporter, sources, dry_run, present):
+    """Write the archive of a plan; return True if the destination held exactly this already."""
+    transport.stopping.clear()
+    is_pipe = destination == "-"
+    if not is_pipe and is_up_to_date(plan, destination, reporter):
         return True
-    reporter.start(layers, plan.total, pulled)
-    # Through a symlink: the link stays, and what it points to is replaced.
-    path = os.path.realpath(destination)
-    with PartFile(path, plan, reporter) as part:
-        Download(plan, part, transport, reporter, dict(part.sources, **sources)).run(jobs)
+    if dry_run:
+        if not is_pipe:
+            check_space(destination, plan.size - sum(present.values()))
+        return False
+    layers = [layer.descriptor for layer in plan.layers]
+    reporter.start(layers, plan.total, plan.images)
+    if is_pipe:
+        Download(plan, Pipe(sys.stdout.buffer, plan), jobs, transport, reporter, sources).run()
+        return False
+    # Through a symlink: the link stays, and its target is replaced.
+    with PartFile(os.path.realpath(destination), plan) as part:
+        found = dict(part.sources, **sources)
+        Download(plan, part, jobs, transport, reporter, found).run()
         part.commit()
     return False
 
@@ -7098,1074 +4816,778 @@ def write_archive(plan, pulled, destination, jobs, transport, reporter, sources)
 def pull_blobs(reference, directory, platform=None, reporter=None, **connection):
     """Pull the config and layers of one image into a directory, each into a file of its own.
 
-    reference: str; directory: path of a directory that is there; platform, reporter and
-    connection: as for pull()
-
     Returns [path, ...]: the config's, then the layers', bottom first; each file is named by the
-    digits of its digest. A file has its name once its bytes are checked. Raises ImgpullError.
+    digits of its digest, and appears once its bytes are checked. Raises ImgpullError.
     """
-    scheme, parsed = parse_source(reference)
-    settings = Settings(**connection)
-    registry = Registry(parsed, settings._replace(scheme=scheme or settings.scheme), reporter)
-    wanted = parse_platforms(platform)
-    if wanted == "all" or wanted and len(wanted) > 1:
-        raise UsageError("the blobs of one platform can be pulled at a time")
-    paths = []
-    try:
-        manifest = resolve(registry, registry.get(), wanted, reporter or Reporter())
-        for descriptor in [manifest.config] + manifest.layers:
-            path = os.path.join(directory, descriptor.digest.partition(":")[2])
-            paths.append(path)
-            write_blob(registry, descriptor, path)
-    finally:
-        registry.transport.close()
+    request, settings = parse_request(reference), Settings(**connection)
+    settings = settings._replace(scheme=request.scheme or settings.scheme)
+    registry, platforms = Registry(request.reference, settings, reporter), parse_platforms(platform)
+    if platforms == "all" or platforms and len(platforms) > 1:
+        raise UsageError("pull_blobs() takes one platform")
+    manifest = resolve(registry, registry.get(), platforms, reporter or Reporter())
+    view, paths = memoryview(bytearray(BUFFER)), []
+    for descriptor in [manifest.config] + manifest.layers:
+        path = os.path.join(directory, descriptor.digest.partition(":")[2])
+        part = f"{path}.{os.getpid()}.part"
+        paths.append(path)
+        try:
+            with file_errors(path), open_own(part) as file:
+                for piece in checked(registry.whole(descriptor, view), descriptor):
+                    write_all(file, piece)
+                os.chmod(part, file_mode(path))
+                os.replace(part, path)
+        finally:
+            remove(part)
     return paths
-
-
-def write_blob(registry, descriptor, path):
-    """Write a blob to a file, which gets its name once its bytes are checked."""
-    # A name of our own: another pull may write the same blob at the same time.
-    part = private_name(path + ".part")
-    view = memoryview(bytearray(BUFFER))
-    try:
-        with FileErrors(path), open_own(part) as file:
-            for piece in checked(registry.whole(descriptor, view), descriptor):
-                write_all(file, piece)
-            if hasattr(os, "fchmod"):
-                os.fchmod(file.fileno(), file_mode(path))
-        os.replace(part, path)
-    finally:
-        remove(part)
 
 
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
 
 DRAW_SECONDS = 0.1  # between two drawings of the live line
-PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
-BAR_WIDTH = 40  # columns of the bar at most
-ARCHIVE_WIDTH = 24  # columns of an archive's name: the end of a path tells more
-LEAST_BAR = 8  # columns: a smaller bar says nothing
-
-
-def clock(seconds):
-    """Seconds in words: 42s, 3m05s, 2h07m."""
-    minutes, seconds = divmod(int(min(seconds, 359999)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+PLAIN_SECONDS = 10  # between two lines of progress if there is no terminal
+NEVER = 359999  # seconds: 99:59:59 is the longest time left that is shown
 
 
 class Terminal(Reporter):
-    """Tells on standard error how a pull goes: on a terminal with a live line below.
+    """Reports on standard error: lines that stay and, on a terminal, a live line below them.
 
-    quiet: bool, whether only warnings and errors are told
-    debugging: bool, whether requests are told
+    quiet: bool, print only warnings and errors
+    debugging: bool, print requests and every layer
     """
 
     def __init__(self, quiet, debugging):
         self.stream = sys.stderr
-        self.quiet = quiet
-        self.debugging = debugging
+        self.quiet, self.debugging = quiet, debugging
         self.live = not quiet and self.stream.isatty() and os.environ.get("TERM") != "dumb"
-        coloured = self.live and not os.environ.get("NO_COLOR")
-        self.bold, self.plain = ("\033[1m", "\033[0m") if coloured else ("", "")
-        encoding = (getattr(self.stream, "encoding", None) or "ascii").lower().replace("-", "")
-        self.is_ascii = encoding != "utf8"
-        self.full, self.empty = "#." if self.is_ascii else "█░"
+        is_unicode = "utf" in (self.stream.encoding or "").lower()
+        self.full, self.empty = "█░" if is_unicode else "#."
         self.lock = threading.RLock()  # guards the stream and what is shown on it
-        self.shown = ""  # the live line
-        self.running = False  # between start() and finish()
-        self.archive = ""  # name of the local archive that is read
-        self.total = 0  # bytes to come
-        self.layers = 0  # layers to come
-        self.done = 0  # layers that are complete
-        self.images = []  # a set for each image: the digests of its layers that are to come
-        self.begun = 0.0  # when the download began
-        self.drawn = 0.0  # when progress was shown
-        self.kept = None  # bytes that were there at the first tick: they do not count as speed
-        self.retrying = ""  # words about a retry, shown in the live line until retry_at
-        self.retry_at = 0.0  # when the retry begins, by time.monotonic()
+        self.shown = ""  # the live line as it is on the screen
+        self.failure = ""  # why something is being retried
+        self.start([], 0, [])
+        self.finish()
+        if self.live:
+            threading.Thread(target=self.animate, daemon=True).start()
 
-    def write(self, text):
-        """Write to the stream, whatever has become of it."""
-        with contextlib.suppress(OSError, ValueError):
-            self.stream.write(text.replace("…", "...") if self.is_ascii else text)
-            self.stream.flush()
+    def animate(self):
+        """Redraw the live line forever, since a countdown goes on while nothing else happens."""
+        while True:
+            time.sleep(DRAW_SECONDS)
+            self.line("")
 
     def line(self, text):
-        """A line that stays, above the live one."""
+        """Print a line that stays, "" for none, and redraw the live line below it."""
         with self.lock:
-            live = self.shown
-            self.erase()
-            self.write(text + "\n")
-            if live:
-                self.show(live)
-
-    def erase(self):
-        """Take the live line away."""
-        if self.shown:
-            self.write("\r\033[K")
-            self.shown = ""
-
-    def show(self, text):
-        """Draw the live line."""
-        # Noted first, so that Ctrl-C in between does not leave it on the screen.
-        self.shown = text
-        self.write(f"\r{text}\033[K")
+            live = self.live_line() if self.live else ""
+            if text or live != self.shown:
+                text = "\r\033[K" * bool(self.shown) + text + "\n" * bool(text)
+                self.shown = live
+                # Failures are ignored: there is nowhere to report them. The cursor waits in the
+                # first column, where a shell prints "Killed" if this process could not clean up.
+                with contextlib.suppress(OSError, ValueError):
+                    self.stream.write(text + live + "\r" * bool(live))
+                    self.stream.flush()
 
     def note(self, text):
         if not self.quiet:
             self.line(f"imgpull: {printable(text, 1000)}")
 
     def warn(self, text):
-        # Also with -q: another platform than asked, or no verification, is not for hiding.
+        # Even with --quiet: another platform than requested must not go unnoticed.
         self.line(f"imgpull: warning: {printable(text, 1000)}")
-
-    def doing(self, text):
-        with self.lock:
-            self.erase()
-            if self.live and text:
-                self.show(printable(text, 1000)[: self.width() - 1])
-
-    def retry(self, failure, delay, number, limit):
-        if not self.live:
-            super().retry(failure, delay, number, limit)
-            return
-        # What counts most comes first, since a narrow terminal cuts the end.
-        text = f"retry {number} of {limit} in {delay:.1f} s: {failure}"
-        with self.lock:
-            self.retrying, self.retry_at = printable(text, 1000), time.monotonic() + delay
-            if not self.running:
-                self.doing(text)
 
     def debug(self, text):
         if self.debugging:
             self.line(f"imgpull: debug: {printable(text, 1000)}")
 
-    def start(self, layers, total, images):
-        self.total, self.layers, self.done = total, len(layers), 0
-        digests = {layer.digest for layer in layers}
-        self.images = [
-            digests.intersection(each.digest for each in image.layers) for image in images
-        ]
-        self.begun = self.drawn = time.monotonic()
-        self.kept, self.running, self.archive = None, True, ""
-
-    def blob(self, descriptor, how):
-        with self.lock:
-            self.done += 1
-            for digests in self.images:
-                digests.discard(descriptor.digest)
-            if not self.quiet:
-                origin = f"  {how}" if how else ""
-                self.line(f"{descriptor.short}  {human(descriptor.size):>9}{origin}")
-
-    def tick(self, done):
-        now = time.monotonic()
-        if self.kept is None:
-            self.kept = done
-        wait = DRAW_SECONDS if self.live else PLAIN_SECONDS
-        if self.quiet or not self.running or now - self.drawn < wait:
-            return
-        self.drawn = now
-        seconds = now - self.begun
-        rate = (done - self.kept) / seconds if seconds > 0 else 0
-        with self.lock:
-            if self.live:
-                self.show(self.progress(done, rate, self.width()))
-            else:
-                self.line(f"imgpull: {', '.join(self.parts(done, rate))}")
+    def status(self, text):
+        self.doing = printable(text, 1000)
+        self.line("")
 
     def reading(self, name, done, total):
-        if not self.running or name != self.archive:
-            self.start([], total, [])
-            self.archive = name
-        self.tick(done)
+        share = f"{100 * done // total}% of {human(total)}" if total else human(done)
+        self.doing = f"reading {name}: {share}"
         if done == total:
             self.finish()
 
-    def width(self):
-        """Columns of the terminal, as it is now."""
+    def retry(self, failure, delay, number, limit):
+        if not self.live:
+            super().retry(failure, delay, number, limit)
+        self.failure = printable(failure, 1000)
+        self.retry_at = time.monotonic() + delay
+
+    def start(self, layers, total, images):
+        self.several = len(images) > 1
+        self.total, self.done = total, 0  # bytes of layers
+        self.kept = None  # bytes that are local from the start: they do not count as speed
+        self.begun = self.printed = time.monotonic()
+        self.running = True
+
+    def layer(self, descriptor, how):
+        if self.debugging or not (self.several or self.quiet):
+            self.line(f"{descriptor.short}  {human(descriptor.size):>9}  {how}".rstrip())
+
+    def image(self, image):
+        if not self.quiet:
+            self.line(f"{image.name}  {image.descriptor.short}  {human(image.size)}")
+
+    def progress(self, done):
+        self.done, now = done, time.monotonic()
+        self.kept = done if self.kept is None else self.kept
+        if not self.live and self.running and now - self.printed >= PLAIN_SECONDS:
+            self.printed = now
+            self.note(self.facts())
+
+    def facts(self):
+        """Return the progress in words of constant order and width."""
+        rate = (self.done - (self.kept or 0)) / max(time.monotonic() - self.begun, 0.001)
+        left = int(min((self.total - self.done) / rate, NEVER)) if rate else NEVER
+        return (
+            f"{100 * self.done // max(self.total, 1):3d}%  {human(self.done):>8} of "
+            f"{human(self.total):>8}  {human(rate):>8}/s  "
+            f"{left // 3600:2d}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        )
+
+    def live_line(self):
+        """Return the live line: the current retry, the status, or the progress with a bar."""
+        columns = 80
         with contextlib.suppress(OSError, ValueError):
-            return os.get_terminal_size(self.stream.fileno()).columns or 80
-        return 80
-
-    def share(self, done):
-        """How much of it all so many bytes are, "" where nobody knows how much there is."""
-        return f"{done / self.total:4.0%}" if self.total else ""
-
-    def parts(self, done, rate):
-        """What there is to say of the progress, the most important first.
-
-        done: int, bytes; rate: float, bytes a second
-        """
-        left = self.total - done
-        remaining = f"{clock(left / rate)} left" if rate > 0 and self.total else ""
-        whole = sum(not digests for digests in self.images)
-        several = len(self.images) > 1
-        parts = [
-            self.share(done),
-            f"{human(done)} of {human(self.total)}" if self.total else human(done),
-            remaining,
-            printable(self.archive)[-ARCHIVE_WIDTH:],
-            f"{whole} of {len(self.images)} images" if several else "",
-            f"{human(rate)}/s",
-            f"{self.done} of {plural(self.layers, 'layer')}" if self.layers else "",
-        ]
-        return [part for part in parts if part]
-
-    def progress(self, done, rate, width):
-        """The progress in a line of less than width columns, with a bar where there is room."""
-        if time.monotonic() < self.retry_at:
-            return f"{self.share(done)}  {self.retrying}"[: width - 1]
-        parts = self.parts(done, rate)
-        while len(parts) > 1 and len("  ".join(parts)) > width - 1:
-            parts.pop()
-        text = "  ".join(parts)[: width - 1]
-        room = min(width - len(text) - 2, BAR_WIDTH)
-        if room < LEAST_BAR or not self.total:
-            return text
-        full = int(room * done / self.total)
-        bar = self.full * full + self.empty * (room - full)
-        return f"{self.bold}{bar}{self.plain} {text}"
+            columns = os.get_terminal_size(self.stream.fileno()).columns or columns
+        line, wait = self.facts() if self.running else self.doing, self.retry_at - time.monotonic()
+        bar = columns - 3 - len(line)
+        if wait > 0:
+            share = line[:4] + "  " if self.running else ""
+            line = f"{share}retry in {int(wait) + 1} s: {self.failure}"
+        elif self.running and bar > 0:
+            full = bar * self.done // max(self.total, 1)
+            line += "  " + self.full * full + self.empty * (bar - full)
+        # Text in the last column would make some terminals wrap.
+        return line[: columns - 1]
 
     def finish(self):
-        with self.lock:
-            self.running = False
-            self.erase()
-
-
+        self.running, self.doing, self.retry_at = False, "", 0.0
+        self.line("")
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
 
-
 SCHEMA = 1  # of the documents that --json prints; grows when a key changes its meaning
+REFERRER_KEYS = ("digest", "subject", "kind", "artifact_type", "size")
 
 
-def image_document(image, layers):
-    """An image as --json prints it.
-
-    image: PulledImage or ArchiveImage
-    layers: list of (digest, bytes, whether it is left out)
-    """
+def image_document(image):
+    """Return an Image as --json prints it; the README explains each key."""
+    diff_ids = {}
+    for manifest in image.manifests:
+        if manifest.digest in image.configs:
+            digests = [layer.digest for layer in manifest.layers]
+            diff_ids.update(zip(digests, image.configs[manifest.digest].diff_ids))
     return {
         "name": image.name,
         "digest": image.digest,
-        "source_digest": image.source_digest,
+        "source_digest": image.source or None,
         "image_id": image.image_id,
         "platform": str(image.platform) if image.platform else None,
         "size": image.size,
         "layers": [
-            {"digest": digest, "size": size, "omitted": omitted} for digest, size, omitted in layers
+            {
+                "digest": layer.digest,
+                "size": layer.size,
+                "omitted": layer.digest in image.omitted,
+                "diff_id": diff_ids.get(layer.digest),
+            }
+            for layer in image.layers
         ],
         "referrers": [
-            {
-                "digest": referrer.digest,
-                "subject": referrer.subject or None,
-                "kind": referrer.kind,
-                "artifact_type": referrer.artifact_type,
-                "size": referrer.size,
-            }
-            for referrer in image.referrers
+            {key: getattr(referrer, key) for key in REFERRER_KEYS} for referrer in image.referrers
         ],
     }
+
+
+def print_json(document):
+    """Print a document as JSON on standard output, with the version of its schema."""
+    print(json.dumps(dict(document, schema=SCHEMA), indent=2))
 
 
 def say(text, out=None):
-    """Print a line on stdout, or another stream. What its encoding lacks is escaped."""
+    """Print a line of the result on standard output, or on another stream.
+
+    Digests are short on a terminal, so that a line fits, and whole in a pipe. A character that
+    the stream's encoding lacks is escaped.
+    """
     out = out or sys.stdout
     encoding = out.encoding or "ascii"
+    if out.isatty():
+        text = re.sub("(sha(?:256|512):[0-9a-f]{12})[0-9a-f]+", r"\1", text)
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=out)
 
 
-class Report(collections.namedtuple("Report", "path images faults check seconds error")):
-    """What --list-tar or --verify found out about an archive.
-
-    path: str
-    images: list of ArchiveImage
-    faults: list of Fault
-    check: Check; None for --list-tar, and where it cannot be read at all
-    seconds: float, how long it took
-    error: ImgpullError, why it cannot be read at all, or None
-    """
-
-    __slots__ = ()
-
-    @property
-    def exit_code(self):
-        if self.error:
-            return self.error.exit_code
-        return Damaged.exit_code if self.faults else 0
-
-
-def examine(path, bases, reporter):
-    """The Report of an archive.
-
-    bases: list of (path, Check) of what it builds upon, None to list it only
-    """
-    begun = time.monotonic()
-    images, faults, check, error = [], [], None, None
-    try:
-        if bases is None:
-            images = list_archive(path, reporter)
-        else:
-            check = with_bases(inspect_archive(path, reporter=reporter), bases)
-            images = listed_images(check.images, path)
-            faults = check.faults + check.absent
-    except ImgpullError as failure:
-        error, faults = failure, [Fault("archive", str(failure))]
-    return Report(path, images, faults, check, time.monotonic() - begun, error)
+def say_name(image, out=None):
+    """Print NAME@DIGEST: the line of --quiet about an Image, in a pull and in an archive."""
+    print(f"{image.name.partition('@')[0]}@{image.digest}", file=out)
 
 
 def run_archives(options, reporter):
-    """List or verify archives, and print what came of it; the exit status. Raises ImgpullError.
+    """List or verify archives, print the results, and return the exit status.
 
-    One that cannot be read does not keep the others from being examined.
+    An archive that cannot be read does not keep the others from being examined.
     """
-    bases = None
-    if options.verify:
-        bases = [(path, inspect_archive(path, reporter=reporter)) for path in options.base]
-    reports = []
+    bases = [read_archive(each, True, True, reporter) for each in options.base if options.verify]
+    status, documents = 0, []
     for path in options.archives:
-        report = examine(path, bases, reporter)
-        reports.append(report)
-        if report.error:
-            reporter.line(f"imgpull: error: {printable(report.error, 1000)}")
-        elif not options.json:
-            show_report(report, options, is_first=len(reports) == 1)
+        begun, images, faults, counts = time.monotonic(), [], [], {}
+        try:
+            if options.verify:
+                archive = check_archive(path, bases, reporter)
+                needed = 0 if bases else len(archive.omitted)
+                counts = {
+                    "checked": archive.size,
+                    "needed": needed,
+                    "unchecked": unchecked(archive),
+                }
+            else:
+                archive = read_archive(path, reporter=reporter)
+            images, faults = archive.images, archive.faults
+            status = status or Damaged.exit_code * bool(faults)
+            if not options.json:
+                show_archive(archive, options, counts)
+        except ImgpullError as error:
+            status, faults = status or error.exit_code, [Fault("archive", str(error))]
+            reporter.line(f"imgpull: error: {printable(error, 1000)}")
+        document = {"archive": path, "images": list(map(image_document, images)), **counts}
+        document["faults"] = [dict(fault._asdict()) for fault in faults]
+        document["seconds"] = round(time.monotonic() - begun, 3)
+        documents.append(document)
     if options.json:
-        documents = [report_document(report) for report in reports]
-        print(json.dumps({"schema": SCHEMA, "archives": documents}, indent=2))
-    return next((report.exit_code for report in reports if report.exit_code), 0)
+        print_json({"archives": documents})
+    return status
 
 
-def report_document(report):
-    """A Report as --json prints it; the README says what each key means."""
-    document = {
-        "archive": report.path,
-        "images": [stored_document(image) for image in report.images],
-        "faults": [{"code": fault.code, "text": fault.text} for fault in report.faults],
-        "seconds": round(report.seconds, 3),
-    }
-    if report.check:
-        document.update(
-            checked=report.check.size,
-            needed=report.check.needed,
-            unchecked=report.check.unchecked,
-        )
-    return document
+def unchecked(archive):
+    """Return the number of layers in a verified Archive that this Python cannot unpack."""
+    members = archive.members
+    layers = {layer.path for image in archive.images if image.image_id for layer in image.layers}
+    return sum(path in members and not members[path].diff_id for path in layers)
 
 
-def stored_document(image):
-    """An ArchiveImage as --json prints it."""
-    document = image_document(
-        image, [(layer.digest, layer.size, layer.member is None) for layer in image.layers]
-    )
-    for shown, layer in zip(document["layers"], image.layers):
-        shown["diff_id"] = layer.diff_id or None
-    return document
-
-
-def show_report(report, options, is_first):
-    """Print a Report for people, or with --quiet what a pull with --quiet prints."""
-    for fault in report.faults:
-        say(f"{archive_name(report.path)}: bad: {printable(fault.text, 400)}")
-    if report.faults:
+def show_archive(archive, options, counts):
+    """Print the findings about an Archive for people, or NAME@DIGEST lines with --quiet."""
+    shown = archive_name(archive.path)
+    for fault in archive.faults:
+        say(f"{shown}: bad: {printable(fault.text, 400)}")
+    if archive.faults:
         return
     if options.quiet:
-        show_names(report.images)
-    elif report.check:
-        show_check(report)
-    else:
-        if not is_first:
-            say("")
-        if len(options.archives) > 1:
-            say(f"{archive_name(report.path)}:")
-        show_images(report.images)
+        for image in archive.images:
+            say_name(image)
+        return
+    if options.verify:
+        show_check(archive, shown, **counts)
+    elif len(options.archives) > 1:
+        say(f"{shown}:")
+    for image in archive.images:
+        if options.verify:
+            say(f"{shown}: {image.name} {printable(image.platform or '')}".rstrip())
+            show_identity(image, f"{shown}:   ")
+        else:
+            show_image(image, shown)
 
 
-def show_names(images):
-    """Print NAME@DIGEST of each name, just as the pull of these images does."""
-    lines = [f"{image.name.partition('@')[0]}@{image.target}" for image in images]
-    for line in collections.OrderedDict.fromkeys(lines):
-        say(printable(line, 1000))
-
-
-def identity(image):
-    """[(label, digest), ...] of an ArchiveImage: by what the two sides can tell that it is one."""
-    digests = []
-    if image.source_digest:
-        digests.append(("index", f"{image.source_digest} (what the tag named)"))
-    if image.digest != image.image_id:
-        digests.append(("manifest", image.digest))
-    return digests + [("image ID", image.image_id)]
-
-
-def show_images(images):
-    """Print what an archive holds.
-
-    images: list of ArchiveImage
-    """
-    for number, image in enumerate(images):
-        if number:
-            say("")
-        say(printable(image.name) or "(no name)")
-        for label, digest in identity(image):
-            say(f"  {label:<9} {digest}")
-        say(f"  platform  {printable(image.platform) if image.platform else 'none'}")
-        left_out = ""
-        if image.omitted:
-            left_out = f" ({len(image.omitted)} left out, {human(image.saved)} saved)"
-        say(f"  layers    {len(image.layers)}, {human(image.size)}{left_out}")
-        for layer in image.layers:
-            shown = printable(layer.digest, 140) or "(unnamed)"
-            say(f"    {shown}  {human(layer.size):>9}{'' if layer.member else '  left out'}")
-        if image.referrers:
-            say(f"  referrers {len(image.referrers)}")
-        for referrer in image.referrers:
-            is_other = referrer.subject not in ("", image.digest)
-            about = f" of {referrer.subject[:19]}" if is_other else ""
-            artifact_type = printable(referrer.artifact_type, 90) or "no type"
-            facts = f"{referrer.kind}{about}, {human(referrer.size)}, {artifact_type}"
-            say(f"    {referrer.digest}  {facts}")
-
-
-def show_check(report):
-    """Print what verifying a good archive found, each line with the archive's name."""
-    check, shown = report.check, archive_name(report.path)
-    count = plural(sum(image.is_listed for image in check.images), "image")
-    more = ""
-    if check.referrers:
-        more += (
-            f" (also the bytes of {plural(check.referrers, 'referrer')}; signatures are not "
-            "verified: unpack it, and run cosign verify --key KEY --local-image DIR)"
+def show_check(archive, shown, checked, needed, unchecked):
+    """Print the summary of a good Archive."""
+    referrers = {each.digest for image in archive.images for each in image.referrers}
+    facts = f"{plural(len(archive.images), 'image')}, {human(checked)} checked"
+    if referrers:
+        facts += (
+            f" (with {plural(len(referrers), 'referrer')}; signatures are not verified: unpack "
+            "the archive into DIR, then run cosign verify --key cosign.pub --insecure-ignore-tlog "
+            "--local-image DIR)"
         )
-    if check.needed:
-        more += (
-            f" (it counts on {plural(check.needed, 'layer')} that the other side must have: check "
-            "it together with --base)"
-        )
-    if check.unchecked:
-        more += (
-            f" ({plural(check.unchecked, 'layer')} not unpacked, since this Python cannot: digests "
-            "checked)"
-        )
-    say(f"{shown}: good: {count}, {human(check.size)} checked{more}")
-    for image in report.images:
-        platform = f" {printable(image.platform)}" if image.platform else ""
-        say(f"{shown}: {printable(image.name) or '(no name)'}{platform}")
-        for label, digest in identity(image):
-            say(f"{shown}:   {label:<9} {digest}")
+    if needed:
+        layers = plural(needed, "layer")
+        facts += f" (it needs {layers} already on the target: verify it together with --base)"
+    if unchecked:
+        facts += f" ({plural(unchecked, 'layer')} not unpacked, only the digests checked)"
+    say(f"{shown}: good: {facts}")
 
 
-# ---- Command line: options, what each of them does, and how a failure is told --------------------
+def show_identity(image, indent):
+    """Print the digests that show both sides of a gap that they have the same Image."""
+    if image.source:
+        is_proven = image.index and image.digest in [each.digest for each in image.index.children]
+        claim = "what the tag named" if is_proven else "the archive claims, without having it"
+        say(f"{indent}index     {image.source} ({claim})")
+    kind = "index" if image.manifests[0].is_index else "manifest"
+    say(f"{indent}{kind:<9} {image.digest}")
+    if image.image_id:
+        say(f"{indent}image ID  {image.image_id} (docker with graph drivers)")
 
-USAGE = "imgpull [OPTION ...] REF [REF ...] TAR"
-EPILOG = """examples:
-  imgpull alpine alpine.tar                                pull, for this host's platform
+
+def show_image(image, path):
+    """Print the contents of an Image in the archive at a path."""
+    say(image.name)
+    show_identity(image, "  ")
+    if image.ref_name:
+        say(f"  name for skopeo/podman: oci-archive:{path}:{image.ref_name}")
+    for manifest in image.manifests:
+        config = image.configs.get(manifest.digest)
+        # Neither indexes nor the attestations in them, but artifacts.
+        if config or image.digest == manifest.digest and not manifest.is_index:
+            if manifest.digest != image.digest:
+                say(f"  manifest  {manifest.digest}")
+            say(f"  platform  {printable(config.platform) if config else 'none'}")
+            sizes = [layer.size for layer in manifest.layers]
+            saved = [layer.size for layer in manifest.layers if layer.digest in image.omitted]
+            more = f" ({len(saved)} left out, {human(sum(saved))} saved)" if saved else ""
+            say(f"  layers    {len(sizes)}, {human(sum(sizes) - sum(saved))}{more}")
+            for layer in manifest.layers:
+                mark = "  left out" * (layer.digest in image.omitted)
+                say(f"    {layer.digest}  {human(layer.size):>9}{mark}")
+    if image.referrers:
+        say(f"  referrers {len(image.referrers)}")
+    for each in image.referrers:
+        subject = f" of {each.subject[:19]}" if each.subject != image.digest else ""
+        artifact_type = printable(each.artifact_type, 90) or "no type"
+        say(f"    {each.digest}  {each.kind}{subject}, {human(each.size)}, {artifact_type}")
+# ---- Command line: options, what each of them does, and how a failure is reported ----------------
+
+# The help is also the table that the options are parsed by: spellings, then the value (a choice
+# has a "|", an option that may be repeated has "..."), then two spaces or the end of the line.
+HELP = """usage: imgpull [OPTION ...] REF [REF ...] TAR
+
+Pull the images REF into one archive that every container runtime loads.
+TAR may be - for standard output.
+
+images:
+  --platform P...        os/arch[/variant][,...] or all (default: this host's)
+  -o, --os OS            operating system, such as linux
+  -a, --arch ARCH        architecture, such as amd64 or arm64
+  -n, --ns HOST          REF's registry is a mirror of HOST
+  --name REF             name of the image in the archive
+  --from FILE...         pull the images listed in FILE (- for standard input),
+                         one "REF [NAME]" per line
+  --keep-going           archive the other images if some fail (exit code 1)
+  --base TAR...          leave out layers that TAR holds
+  --base-image REF...    leave out layers that REF has
+  --reuse TAR...         copy layers from TAR instead of downloading them
+  --referrers            include signatures, SBOMs and provenance
+  --dry-run              show what a pull would download, and write nothing
+  --force                overwrite a file that imgpull did not write
+  -m, --manifest list|image
+                         print a manifest of REF instead of pulling
+  -l, --list-tar TAR...  list the images in archives
+  --verify TAR...        check every byte of archives
+
+registry:
+  -u, --user NAME        default: the credentials of docker login, podman login
+  -p, --password PW      visible to other users of this host; better:
+  --password-stdin       read the password from standard input
+  -t, --token TOKEN      registry token, for Bearer or (ECR) Basic
+  -s, --scheme http|https
+                         http for a registry without TLS; or write http://REF
+  -x, --ca, --cacert PEM
+                         trust this CA too
+  -c, --cert PEM         client certificate (mTLS)
+  -k, --key PEM          key of the client certificate
+  -i, --insecure         do not verify certificates
+  -j, --jobs N           maximum connections (default 6)
+  --timeout S            abort a connection after S seconds without data
+                         (default 30)
+  --retries N            retries without progress (default 5)
+
+output:
+  -q, --quiet            print only NAME@DIGEST, warnings and errors
+  --json                 print the result as JSON
+  --debug                print every request, without secrets
+  --parsed               print the options as understood, and exit
+  -v, --version          print the version, and exit
+  -h, --help             print this help, and exit
+
+examples:
+  imgpull alpine alpine.tar
   imgpull --platform linux/arm64 quay.io/curl/curl:8.10.1 - | ssh host docker load
-  imgpull --verify alpine.tar                              on the far side: is every byte right?
+  imgpull --verify alpine.tar
 
-exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found or no access, 4 network (try again),
-  5 damaged bytes, 6 the disk, 7 another imgpull writes the same file, 130 interrupted"""
+exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found or no access,
+  4 network (try again), 5 damaged data, 6 disk, 7 another imgpull writes the
+  same file, 130 interrupted"""
+OPTION = re.compile(r"^  (-.*?)(?: ([A-Z]\S*|\w+\|\w+))?(?:  .*)?$", re.M)
+# How each number is parsed, its least value and its default.
+NUMBERS = {"jobs": (int, 1, 6), "timeout": (float, 0.1, 30), "retries": (int, 0, None)}
+
+PULL_OPTIONS = (
+    "platform", "name", "jobs", "base", "reuse", "force", "keep_going", "referrers", "dry_run",
+)  # fmt: skip
+
+# Patterns of other tools' options, and what to write instead.
+OPTION_HINTS = {
+    "--?ls": "did you mean --list-tar?",
+    "--((src-|dest-)?tls-?verify|(plain-|use-)?http|insecure-(registry|skip-verify))": (
+        "--insecure does not verify certificates; --scheme http is for a registry without TLS"
+    ),
+    "--(src-|dest-)?(creds|username)": "did you mean --user NAME:PASSWORD?",
+    "--(src-)?(registry-token|bearer)": "did you mean --token?",
+    "--authfile": "set REGISTRY_AUTH_FILE=FILE in the environment",
+    "--(src-)?(cert-dir|ca-?cert-?file|ca-file)": "did you mean --cacert, --cert and --key?",
+    "--proxy": "set https_proxy=URL in the environment",
+    "--(all(-platforms|-arch)?|multi-arch)": "did you mean --platform all?",
+    "--(override-(os|arch|variant)|variant)": "did you mean --platform linux/arm/v7?",
+    "--(output|out|file|dest|tarball)": "the TAR comes last: imgpull alpine alpine.tar",
+    "--(format|type|oci|docker)": "there is one format, which every runtime loads",
+    "-z|--((dest-)?compress|gzip)": "write to a pipe: imgpull alpine - | gzip > alpine.tar.gz",
+    "--(parallel|concurrency|threads|max-parallel-downloads)": "did you mean --jobs?",
+    "--verbose": "did you mean --debug?",
+}
+# Patterns of mistakes, and hints. They are matched against the action (pull, manifest, archives),
+# the options (--name=value, in the order of HELP, each followed by a blank), a newline, and the
+# other words (each followed by a blank).
+WORDS = "pull .*\n"
+TOOL = r"((?:sudo )?(?:(?:docker|podman|nerdctl|crane) (?:image )?)?(?:pull|run|save|imgpull)) "
+NAME = r"((?:\S*/)?([^\s/:@]+)\S*) "  # of quay.io/curl/curl:8.10.1, the last group is curl
+MISTAKES = {
+    r".*\n(\S+ )* ": "the name of an image or of the TAR is empty: is the variable set?",
+    r"(?=.*--cert=)(?!.*--key=)|(?!.*--cert=)(?=.*--key=)": "--cert and --key go together",
+    ".*--platform=.*--(os|arch)=": "either --platform, or --os and --arch",
+    ".*--user=.*--token=": "either --token, or --user",
+    ".*--password=.*--password_stdin=": "either --password, or --password-stdin",
+    "(?!.*--user=).*--password": "a password needs its --user",
+    r".*--name=.*(--from=|\n\S+ \S+ \S)": "--name is for one image",
+    ".*--list_tar=.*--verify=": "either --list-tar, or --verify",
+    ".*--(base|reuse)=- ": "--base and --reuse take a file, not standard input",
+    r".*--os=\S*[./]": "-o is --os, such as linux; the TAR comes last: imgpull alpine alpine.tar",
+    "manifest .*--json=": "--manifest prints JSON without --json",
+    "manifest .*--platform=all .*--manifest=image": "--manifest image takes one platform",
+    r"manifest .*\n(\S+ \S+ \S|$)": "--manifest takes one REF",
+    r"pull .*--json=.*\n.* - $": "--json and - both write to standard output: name a file",
+    "pull .*--from=.*\n$": "no output file given: imgpull --from FILE bundle.tar",
+    f"{WORDS}$": "no image given: imgpull alpine alpine.tar",
+    f"{WORDS}(help|version) $": r"did you mean --\1?",
+    rf"{WORDS}(?:verify|check) (\S+\.tar) $": r"did you mean --verify \1?",
+    rf"{WORDS}(?:list|ls|inspect|load) (\S+\.tar) $": r"did you mean --list-tar \1?",
+    rf"{WORDS}(\S+\.(?:txt|list)) (\S+) $": r"did you mean --from \1 \2?",
+    f"{WORDS}{TOOL}$": r"leave out '\1': imgpull alpine alpine.tar",
+    rf"{WORDS}{TOOL}(?!\S*\.tar ){NAME}": r"leave out '\1': imgpull \2 \3.tar",
+    rf"{WORDS}(?:sudo )?(?:skopeo )?(?:copy )?(?:docker://)?(\S+) "
+    r"(?:docker-archive|oci-archive|oci|docker|dir):([^ :]+)\S* $": (
+        r"such prefixes are not needed: imgpull \1 \2"
+    ),
+    rf"{WORDS}(?:\S* )*(localhost|[\w-]+(?:\.[\w-]+)+):(\d{{3,5}}) ": (
+        r"\1:\2 means the image \1 with the tag \2; an image of that registry is \1:\2/NAME"
+    ),
+    r"pull (?!.*--from=).*\n(\S+\.tar) $": (
+        r"which image goes into \1? (to list the images in it: imgpull --list-tar \1)"
+    ),
+    rf"pull (?!.*--from=).*\n{NAME}$": (
+        "no output file given; use - to write to standard output, or name a file: "
+        r"imgpull \1 \2.tar"
+    ),
+    rf"{WORDS}(?:\S* )*(\S+\.(?:tgz|gz|zst|xz|bz2)) $": (
+        r"\1 would be an uncompressed tar: name it .tar, or pipe it (imgpull REF - | gzip > \1)"
+    ),
+    rf"{WORDS}(?:\S* )*([\w.-]{{2,}}(?::\d+)?(?:/[\w.-]+)*:[\w.-]+)(?<!\.tar) $": (
+        r"'\1' looks like an image: the TAR to write comes last"
+    ),
+    rf"{WORDS}(?:\S* )*(\S+\.tar(?:\.\w+)?) \S": (
+        r"'\1' looks like an archive: the images come first, and one TAR last"
+    ),
+}
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line that do not repeat what may be a password."""
+class Options:
+    """The parsed command line: an attribute for each long option, and refs, tar, archives."""
 
-    def error(self, message):
-        message = re.sub("^(ambiguous option: --?[a-z-]+)=.*? could", r"\1 could", message)
-        message = re.sub("expected one argument$", r"\g<0>, right behind the option", message)
-        self.exit(2, f"imgpull: error: {printable(message)} (imgpull --help shows the options)\n")
+    def __init__(self, **values):
+        vars(self).update(values)
 
 
-class Help(argparse.HelpFormatter):
-    """Help that fits a screen."""
+def parse_words(argv):
+    """Return ({option: value}, [word, ...]) of a command line. Raises UsageError."""
+    table = {
+        spelling: (spellings.rpartition("--")[2].replace("-", "_"), kind)
+        for spellings, kind in OPTION.findall(HELP)
+        for spelling in spellings.split(", ")
+    }
+    options = {
+        name: [] if "..." in kind else None if kind else False for name, kind in table.values()
+    }
+    options.update((name, default) for name, (_, _, default) in NUMBERS.items())
+    words, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not re.match("-.", word):
+            words.append(word)
+            continue
+        spelling, equals, text = re.match("(--[^=]*|-.)(=?)(.*)", word, re.S).groups()
+        check_spelling(spelling, word.partition("=")[0], table)
+        name, kind = table[spelling]
+        if kind and not equals + text:
+            # A password may look like an option.
+            if not rest or rest[0].partition("=")[0] in table and name != "password":
+                raise UsageError(f"{spelling} needs a value directly behind it")
+            text = rest.pop(0)
+        if kind:
+            options[name] = converted(spelling, name, kind, text, options[name])
+            continue
+        # Programs in Go take --insecure=true as well.
+        options[name] = text != "false"
+        if text and not equals:
+            rest.insert(0, "-" + text)  # -qi is -q -i
+        elif text not in ("", "true", "false"):
+            raise UsageError(f"{spelling} takes no value")
+    return options, words
 
-    def __init__(self, prog):
-        import shutil
 
-        columns = shutil.get_terminal_size().columns - 2
-        super().__init__(prog, max_help_position=28, width=min(max(columns, 60), 100))
+def check_spelling(spelling, word, table):
+    """Raise UsageError for an unknown option, with a hint. What follows it may be a secret."""
+    import difflib
 
-    def _fill_text(self, text, width, indent):
-        return text
-
-    def _format_action_invocation(self, action):
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        return f"{', '.join(action.option_strings)} {action.metavar or action.dest.upper()}"
-
-
-class Once(argparse.Action):
-    """An option that nobody means to give twice."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        if getattr(namespace, self.dest) is not None:
-            parser.error(f"{option_string} is given twice")
-        setattr(namespace, self.dest, values)
+    hints = [hint for pattern, hint in OPTION_HINTS.items() if re.fullmatch(pattern, word)]
+    # -platform would be -p latform, a password.
+    near = ["-" + word] if len(word) > 2 and "-" + word in table else []
+    if hints or near or spelling not in table:
+        near += difflib.get_close_matches(spelling, table, 1, 0.7)
+        hints += [f"did you mean {each}?" for each in near] + ["imgpull --help lists the options"]
+        raise UsageError(f"unknown option {word if spelling in table else spelling}: {hints[0]}")
 
 
-def at_least(kind, least, above=False):
-    """An argparse type: a number of a kind (int, float) that is not too small."""
-
-    def parse(text):
+def converted(spelling, name, kind, text, before):
+    """Return the value of an option for its text. Raises UsageError."""
+    if not text:
+        raise UsageError(f"{spelling} is empty: is the variable set?")
+    if "|" in kind and text not in kind.split("|"):
+        raise UsageError(f"{spelling} takes {kind.replace('|', ' or ')}, not {quoted(text)}")
+    if name in NUMBERS:
+        number, least, _ = NUMBERS[name]
         with contextlib.suppress(ValueError):
-            value = kind(text)
-            if least <= value < 1e6 and not (above and value == least):
-                return value
-        bound = f"above {least}" if above else f"of {least} or more"
-        raise argparse.ArgumentTypeError(f"a number {bound} is wanted, not {quoted(text)}")
-
-    return parse
+            if least <= number(text) < 1e6:
+                return number(text)
+        raise UsageError(f"{spelling} takes a number of {least} or more, not {quoted(text)}")
+    return before + [text] if "..." in kind else text
 
 
-def make_parser():
-    """The command line, in groups."""
-    parser = Parser(
-        "imgpull",
-        usage=USAGE,
-        formatter_class=Help,
-        add_help=False,
-        epilog=EPILOG,
-        description="Pull the images REF into one TAR that every runtime loads. TAR may be - for "
-        "stdout.",
-    )
-    parser.add_argument("args", nargs="*", help=argparse.SUPPRESS)
-    add_what(parser.add_argument_group("what"))
-    add_registry(parser.add_argument_group("registry"))
-    add_other(parser.add_argument_group("other"))
-    return parser
-
-
-def add_what(group):
-    """The options on what is pulled, listed or verified."""
-    add = group.add_argument
-    add(
-        "--platform",
-        action=Once,
-        metavar="P",
-        help="os/arch[/variant][,...], or all; default: this host's",
-    )
-    add("-o", "--os", help="operating system, such as linux")
-    add("-a", "--arch", help="architecture, such as amd64 or arm64")
-    add("-n", "--ns", metavar="HOST", help="REF's registry is a mirror of this one")
-    add("--name", metavar="REF", help="the name of the one image in the tar")
-    repeatable = {"action": "append", "default": []}
-    add(
-        "--from",
-        dest="lists",
-        metavar="FILE",
-        help="more REFs, one a line, with a NAME if wanted (- for stdin; repeatable)",
-        **repeatable,
-    )
-    add("--keep-going", action="store_true", help="archive the rest if some fail (exit code 1)")
-    add("--base", metavar="TAR", help="leave out what TAR holds (repeatable)", **repeatable)
-    add("--base-image", metavar="REF", help="leave out what REF has (repeatable)", **repeatable)
-    add("--reuse", metavar="TAR", help="copy from TAR, not the network (repeatable)", **repeatable)
-    add("--referrers", action="store_true", help="signatures, SBOMs and provenance come along")
-    add("--force", action="store_true", help="overwrite a file that is not an archive")
-    add(
-        "-m",
-        "--manifest",
-        choices=("list", "image"),
-        metavar="list|image",
-        help="print a manifest of REF instead (no TAR)",
-    )
-    several = "archives: tars, also .gz, directories, or - for stdin"
-    add("-l", "--list-tar", metavar="TAR ...", help=f"show what is in {several}", **repeatable)
-    add("--verify", metavar="TAR ...", help=f"check every byte of {several}", **repeatable)
-
-
-def add_registry(group):
-    """The options on how a registry is reached."""
-    add = group.add_argument
-    add("-u", "--user", metavar="NAME", help="default: what docker login, podman login stored")
-    add("-p", "--password", metavar="PW", help="visible to other users; better:")
-    add("--password-stdin", action="store_true", help="read the password from stdin")
-    add("-t", "--token", help="a registry token, Bearer or (ECR) Basic")
-    add(
-        "-s",
-        "--scheme",
-        choices=("http", "https"),
-        metavar="http|https",
-        help="http for a registry without TLS; also http://HOST/NAME as REF",
-    )
-    add("-x", "--cacert", "--ca", metavar="PEM", help="trust this CA too")
-    add("-c", "--cert", metavar="PEM", help="client certificate (mTLS)")
-    add("-k", "--key", metavar="PEM", help="its key")
-    add("-i", "--insecure", action="store_true", help="do not verify certificates")
-    add("-j", "--jobs", type=at_least(int, 1), default=6, metavar="N", help="connections at most")
-    add(
-        "--timeout",
-        type=at_least(float, 0, above=True),
-        default=30,
-        metavar="S",
-        help="give up after so long without data (30), or a minute below 1 KiB/s",
-    )
-    add(
-        "--retries",
-        type=at_least(int, 0),
-        metavar="N",
-        help="tries after a failure that may pass (5), counted anew after progress",
-    )
-
-
-def add_other(group):
-    """The options on output."""
-    add = group.add_argument
-    add("-q", "--quiet", action="store_true", help="warnings and errors only, and NAME@DIGEST")
-    add("--json", action="store_true", help="print the result as JSON (see README)")
-    add("--debug", action="store_true", help="show every request, without secrets")
-    add("--parsed", action="store_true", help="show the options as understood, and exit")
-    version = f"imgpull version: {__version__} build date: {__build_date__}"
-    add("-v", "--version", action="version", version=version, help="show the version, and exit")
-    add("-h", "--help", action="help", help="show this, and exit")
-
-
-def parse_options(parser, argv):
-    """The options, checked against each other. Usage errors leave with status 2.
-
-    refs (list of str), tar (str or None) and archives (list of str) are added to them.
-    """
-    argv = normal_words(sys.argv[1:] if argv is None else argv)
-    check_spelling(parser, argv)
-    # argparse takes no option between REF and TAR: what it leaves over comes after the rest.
-    options, more = parser.parse_known_args(argv)
-    unknown = [word for word in more if word.startswith("-") and word != "-"]
-    if unknown:
-        parser.error(unknown_option(parser, unknown[0]))
-    words = options.args = options.args + more
-    check_words(parser, words)
-    check_combinations(parser, options, words)
-    options.refs, options.tar, options.archives = [], None, []
+def parse_options(argv):
+    """Return the Options of a command line, checked. Raises UsageError."""
+    values, words = parse_words(argv)
+    options = Options(refs=words[:-1], tar="".join(words[-1:]), archives=[], **values)
+    action = "pull"
     if options.list_tar or options.verify:
+        action, options.refs = "archives", []
         options.archives = options.list_tar + options.verify + words
     elif options.manifest:
-        # The Go imgpull takes REF and TAR here as well, and leaves the TAR alone.
-        if len(words) not in (1, 2):
-            parser.error("--manifest takes one REF")
-        options.refs = words[:1]
-    else:
-        check_places(parser, words, bool(options.lists))
-        options.refs, options.tar = words[:-1], words[-1]
-    if options.platform is None and (options.os or options.arch):
+        # The Go imgpull takes a TAR here as well, and ignores it.
+        action, options.refs = "manifest", words[:1]
+    line = action + " "
+    for name, value in values.items():
+        line += "".join(
+            f"--{name}={e} " for e in (value if isinstance(value, list) else [value]) if e
+        )
+    line += "\n" + "".join(word + " " for word in words)
+    user, colon, password = (options.user or "").partition(":")
+    if colon and not options.password:
+        options.user, options.password = user, password
+    # User info: what is before an @ behind a scheme, or with a colon before the first slash.
+    user_info = r"(?i)[\s=](?:[a-z]+://|(?=[^\s/:@=]+:(?!//)))(\S+)@(?!sha(?:256|512):)"
+    for secret in re.findall(user_info, line) + [options.password, options.token]:
+        remember_secret(secret)
+    for pattern, hint in MISTAKES.items():
+        match = re.match(pattern, line)
+        if match and not (options.help or options.version):
+            raise UsageError(match.expand(hint))
+    options.platform = ",".join(options.platform) or None
+    if options.os or options.arch:
         architecture = options.arch or str(host_platform()).partition("/")[2]
         options.platform = f"{options.os or 'linux'}/{architecture}"
     return options
 
 
-def normal_words(argv):
-    """The words of the command line as argparse understands them.
-
-    "-i=true" is how Go programs write a switch; argparse would read -i -t rue. "-p -secret" is a
-    password that argparse would take for an option.
-    """
-    words = []
-    for word in argv:
-        switch = re.fullmatch("(-i|--insecure|-q|--quiet|--debug|--referrers)=(true|false)", word)
-        if switch and switch.group(2) == "true":
-            words.append(switch.group(1))
-        elif words and words[-1] in ("-p", "--password") and word.startswith("-"):
-            words[-1] += "=" + word
-        elif not switch:
-            words.append(word)
-    return words
-
-
-# Patterns of options that other tools have, and what to write instead.
-OPTION_MISTAKES = (
-    ("--?ls", "did you mean --list-tar?"),
-    (
-        "--(tls-?verify|(plain-|use-)?http|insecure-(registry|skip-verify))",
-        "--insecure does not verify certificates; --scheme http is for a registry without TLS",
-    ),
-    ("--(creds|username)", "did you mean --user NAME:PASSWORD?"),
-    ("--all(-platforms)?", "did you mean --platform all?"),
-    ("--(output|out|file|dest)", "the TAR comes last: imgpull alpine alpine.tar"),
-    ("--variant", "it is part of the platform: --platform linux/arm/v7"),
-)
-
-
-def check_spelling(parser, argv):
-    """Leave where an option is spelled as other tools do. What follows its = may be a secret."""
-    for word in argv:
-        name = word.partition("=")[0]
-        hints = [hint for pattern, hint in OPTION_MISTAKES if re.fullmatch(pattern, name)]
-        # Such as -platform, which would be -p latform: a password.
-        if len(name) > 2 and "-" + name in parser._option_string_actions:
-            hints.append(f"did you mean -{name}?")
-        if hints:
-            parser.error(f"unknown option {name}: {hints[0]}")
-
-
-def unknown_option(parser, word):
-    """The words for an option that there is not. What follows its name may be a secret."""
-    import difflib
-
-    name = re.match(r"--?[A-Za-z-]*", word).group()
-    near = difflib.get_close_matches(name, parser._option_string_actions, 1, cutoff=0.8)
-    return f"unknown option {name}" + (f": did you mean {near[0]}?" if near else "")
-
-
-# Patterns of what other tools take besides options, each word followed by a blank, and what to
-# write instead.
-OTHER_TOOL = "((?:sudo )?(?:(?:docker|podman|crane) (?:image )?)?(?:pull|run|save|imgpull)) "
-WORD_MISTAKES = (
-    ("^(help|version) $", r"did you mean --\1?"),
-    (r"^(verify|check) (\S+\.tar) $", r"did you mean --verify \2?"),
-    (r"^(list|ls|inspect|load) (\S+\.tar) $", r"did you mean --list-tar \2?"),
-    (r"^(\S+\.txt|\S+\.list) (\S+) $", r"did you mean --from \1 \2?"),
-    (f"^{OTHER_TOOL}$", r"leave out '\1': imgpull alpine alpine.tar"),
-    # Of quay.io/curl/curl:8.10.1, the last group is the second curl.
-    (OTHER_TOOL + r"((?:\S*/)?([^\s/:@]+)\S*) ", r"leave out '\1': imgpull \2 \3.tar"),
-    (
-        "^(?:sudo )?(?:skopeo )?(?:copy )?(?:docker://)?(.+) "
-        "(?:docker-archive|oci-archive|oci|docker|dir):([^ :]+)[^ ]* $",
-        r"such prefixes are not needed: imgpull \1 \2",
-    ),
-    (
-        r"(?:^|.* )(localhost|[\w-]+(?:\.[\w-]+)+):(\d{3,5}) ",
-        r"\1:\2 means the image \1 with the tag \2; an image of that registry is \1:\2/NAME",
-    ),
-)
-
-
-def check_words(parser, words):
-    """Leave where the words that are no options are another tool's command line."""
-    if "" in words:
-        parser.error("the name of an image or TAR is empty: is the variable set?")
-    line = "".join(word + " " for word in words)
-    for pattern, hint in WORD_MISTAKES:
-        match = re.match(pattern, line)
-        if match:
-            parser.error(match.expand(hint))
-
-
-def check_combinations(parser, options, words):
-    """Leave where options contradict each other, one lacks another, or has no value."""
-    for name, value in vars(options).items():
-        if name != "args" and (value == "" or isinstance(value, list) and "" in value):
-            option = "from" if name == "lists" else name.replace("_", "-")
-            parser.error(f"--{option} is empty: is the variable set?")
-    has_password = options.password is not None
-    for is_wrong, why in (
-        (bool(options.cert) != bool(options.key), "--cert and --key go together"),
-        (
-            options.platform and (options.os or options.arch),
-            "either --platform, or --os and --arch",
-        ),
-        (options.token and options.user, "either --token, or --user"),
-        (has_password and options.password_stdin, "either --password, or --password-stdin"),
-        (
-            (has_password or options.password_stdin) and not options.user,
-            "a password needs its --user",
-        ),
-        (options.name and (len(words) > 2 or options.lists), "--name is for one image"),
-        (options.list_tar and options.verify, "either --list-tar, or --verify"),
-        (
-            "-" in options.base + options.reuse,
-            "--base and --reuse take a file or a directory, not standard input",
-        ),
-        (
-            re.search("[./]", options.os or ""),
-            "-o is --os, such as linux; the TAR comes last: imgpull alpine alpine.tar",
-        ),
-        (
-            options.json and words[-1:] == ["-"] and not (options.list_tar or options.verify),
-            "--json prints on stdout, and so does the archive with -: give a file's name",
-        ),
-        (options.json and options.manifest, "--manifest prints JSON without --json"),
-        (
-            options.manifest == "image" and options.platform == "all",
-            "--manifest image shows one platform's: give that one",
-        ),
-    ):
-        if is_wrong:
-            parser.error(why)
-
-
-def check_places(parser, words, has_lists):
-    """Leave where the words are not images first and one TAR last."""
-    if not words and has_lists:
-        parser.error("where to? imgpull --from FILE bundle.tar")
-    if not words:
-        parser.error("which image, and where to? imgpull alpine alpine.tar")
-    first, last = words[0], words[-1]
-    if len(words) == 1 and first.endswith(".tar") and not has_lists:
-        parser.error(f"which image goes into {first}? (to look into it: --list-tar)")
-    if len(words) == 1 and not has_lists:
-        parser.error(f"where to? imgpull {first} {suggested_name(first)}")
-    is_reference = re.fullmatch(r"[\w.-]+(:\d+)?(/[\w./-]+)*(:[\w.-]+)?", last)
-    is_path = last.endswith(".tar") or os.path.isdir(os.path.dirname(last) or "none")
-    # C:\x.tar has a colon, too.
-    if ":" in last[2:] and is_reference and not is_path:
-        parser.error(f"{last!r} looks like an image: the TAR to write comes last")
-    for ref in words[:-1]:
-        if re.search(r"\.tar(\.\w+)?$", ref):
-            parser.error(f"{ref!r} looks like an archive: the images come first, and one TAR last")
-
-
-def suggested_name(reference):
-    """A file's name for a reference: quay.io/curl/curl:8.10.1 goes to curl.tar."""
-    name = re.sub("[:@].*", "", reference.rpartition("/")[2])
-    return (name or "image") + ".tar"
-
-
-def show_parsed(options):
-    """Print the options as JSON, with secrets masked."""
-    shown = {key: value for key, value in vars(options).items() if key != "args"}
-    for key in ("password", "token"):
-        shown[key] = shown[key] and "***"
-    user, colon, _ = (shown["user"] or "").partition(":")
-    shown["user"] = shown["user"] and user + (":***" if colon else "")
-    shown["refs"] = [re.sub("//[^/@]*@", "//***@", ref) for ref in shown["refs"]]
-    print(json.dumps(shown, indent=2, sort_keys=True))
-
-
 def read_password(options):
-    """(user, password) of the options, asked for where it is missing. Raises ImgpullError."""
-    user, colon, password = (options.user or "").partition(":")
+    """Complete the options with a password from standard input or a prompt. Raises UsageError."""
     if options.password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
-        if not password:
+        options.password = sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
+        if not options.password:
             raise UsageError("--password-stdin: there is no password on standard input")
-        return options.user, password
-    if options.password is not None:
-        return options.user, options.password
-    if colon or not options.user:
-        return user or None, password
-    if not sys.stdin or not sys.stdin.isatty():
-        raise UsageError(
-            "--user without a password: give --password-stdin, since there is no terminal to ask at"
-        )
-    import getpass
+    elif options.user and options.password is None:
+        import getpass
 
-    # check_registries() sees to it that it is for one registry.
-    place = f" at {parse_source(options.refs[0])[1].registry}" if options.refs else ""
-    return user, getpass.getpass(f"Password for {printable(user)}{place}: ")
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise UsageError("--user needs --password-stdin, since there is no terminal to ask at")
+        place = f" at {parse_request(options.refs[0]).reference.registry}" if options.refs else ""
+        options.password = getpass.getpass(f"Password for {printable(options.user)}{place}: ")
+    remember_secret(options.password)
 
 
 def show_manifest(options, settings, reporter):
-    """Print the manifest of a reference as JSON on stdout; its digest and media type on stderr."""
-    scheme, reference = parse_source(options.refs[0])
-    settings = settings._replace(scheme=scheme or settings.scheme)
-    registry = Registry(reference, settings, reporter)
-    reporter.doing(f"looking up {reference}")
-    try:
-        manifest = registry.get()
-        if options.manifest == "image":
-            wanted = parse_platforms(options.platform)
-            manifest = resolve(registry, manifest, wanted, reporter)
-        elif not manifest.is_index:
-            raise ImgpullError(
-                f"{registry.named} is not an index but one image's manifest: --manifest image "
-                "shows it"
-            )
-    finally:
-        reporter.finish()
-        registry.transport.close()
+    """Print the manifest of a reference as JSON, and its digest and media type on stderr."""
+    request = parse_request(options.refs[0])
+    settings = settings._replace(scheme=request.scheme or settings.scheme)
+    registry = Registry(request.reference, settings, reporter)
+    manifest = registry.get()
+    if options.manifest == "image":
+        manifest = resolve(registry, manifest, parse_platforms(options.platform), reporter)
+    elif not manifest.is_index:
+        raise ImgpullError(
+            f"{registry.named} is not an index but the manifest of one image: --manifest image "
+            "prints it"
+        )
+    reporter.finish()
+    registry.transport.close()
     if not options.quiet:
         print(manifest.descriptor.digest, manifest.descriptor.media_type, file=sys.stderr)
     print(json.dumps(parse_json(manifest.body, "the manifest"), indent=2))
 
 
-def referrers_in_words(image):
-    """The words for what came along with a PulledImage: ", with 2 signatures"."""
-    if not image.referrers:
-        return ""
-    kinds = [kind for referrer in image.referrers for kind in referrer.kind.split(", ")]
-    counts = sorted(collections.Counter(kinds).items())
-    return ", with " + ", ".join(plural(count, kind) for kind, count in counts)
-
-
-def result_document(result):
-    """A PullResult as --json prints it; the README says what each key means."""
-    images = []
-    for image in result.images:
-        layers = [
-            (layer.digest, layer.size, layer.digest in result.omitted) for layer in image.layers
-        ]
-        images.append(image_document(image, layers))
-    failures = [{"error": str(error), "exit_code": error.exit_code} for error in result.failures]
-    return {
-        "schema": SCHEMA,
-        "images": images,
-        "failures": failures,
-        "destination": result.destination,
-        "size": result.size,
-        "fetched": result.fetched,
-        "omitted": sum(result.omitted.values()),
-        "seconds": round(result.seconds, 3),
-        "unchanged": result.unchanged,
-    }
-
-
-def show_result(result, options):
-    """Print a line for each image that was pulled: on stdout, unless that is the archive."""
+def show_result(result, options, reporter):
+    """Print the result of a pull: on standard output, unless the archive went there."""
     out = sys.stderr if result.destination == "-" else sys.stdout
-    where = "stdout" if out is sys.stderr else printable(result.destination)
-    left_out = ""
-    if result.omitted:
-        size = human(sum(result.omitted.values()))
-        left_out = f", {plural(len(result.omitted), 'layer')} ({size}) left out"
-    for image in result.images:
-        name = image.name.partition("@")[0]
-        if options.quiet:
-            if out is sys.stdout:
-                print(f"{name}@{image.digest}")
-            continue
-        several = "all platforms" if options.platform == "all" else options.platform
-        kind = image.platform or (several if image.image_id else "artifact")
-        how = f"in {result.seconds:.1f} s"
-        if result.unchanged:
-            how = "is up to date"
-        say(
-            f"{name} {image.digest} {printable(kind)} {human(image.size)} -> {where} {how}"
-            f"{left_out}{referrers_in_words(image)}",
-            out,
-        )
-
-
-def connection_options(options):
-    """{field of Settings: value} of the options. Asks for the password where it is missing."""
-    user, password = read_password(options)
-    for name in ("cacert", "cert", "key"):
-        path = getattr(options, name)
-        if path and not os.path.isfile(path):
-            kind = "it is a directory" if os.path.isdir(path) else "no such file"
-            raise UsageError(f"--{name}: {kind}: {path}")
-    values = {name: getattr(options, name, None) for name in Settings._fields}
-    values.update(user=user, password=password, namespace=options.ns)
-    return values
-
-
-def run_pull(options, reporter, connection):
-    """Pull what the options say, and print what came of it; the exit status."""
-    if options.tar == "-" and sys.stdout.isatty():
-        raise UsageError(
-            "an archive is not for a terminal: pipe it (imgpull REF - | docker load), or give a "
-            "file's name"
-        )
-    if re.fullmatch("[a-z0-9_-]{2,}", options.tar) and not os.path.exists(options.tar):
-        # "imgpull alpine busybox" was meant to have a TAR behind it, maybe.
-        reporter.note(f"the last word is the TAR: the archive goes to the file {options.tar}")
-    if re.search(r"\.(tgz|gz|zst|xz|bz2)$", options.tar):
-        reporter.warn(f"{options.tar} will be a plain tar, whatever its name says")
-    listed = [request for path in options.lists for request in read_list(path)]
-    result = pull(
-        options.refs + listed,
-        options.tar,
-        platform=options.platform,
-        name=options.name,
-        jobs=options.jobs,
-        base=options.base,
-        base_images=options.base_image,
-        reuse=options.reuse,
-        force=options.force,
-        keep_going=options.keep_going,
-        reporter=reporter,
-        referrers=options.referrers,
-        **connection,
-    )
+    where = "stdout" if result.destination == "-" else printable(result.destination)
+    how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
+    present, omitted = sum(result.present.values()), sum(result.omitted.values())
+    several = len(result.images) > 1
+    if result.replaced:
+        reporter.note(f"replaces {where}, which held {', '.join(result.replaced)}")
     if options.json:
-        print(json.dumps(result_document(result), indent=2))
+        document = dict(result._asdict(), dry_run=options.dry_run, present=present, omitted=omitted)
+        document["images"] = list(map(image_document, result.images))
+        document["seconds"] = round(result.seconds, 3)
+        document["failures"] = [
+            {"image": each.image, "error": str(each), "exit_code": each.exit_code}
+            for each in result.failures
+        ]
+        print_json(document)
+    elif options.quiet:
+        for image in result.images:
+            say_name(image, out)
     else:
-        show_result(result, options)
-    for error in result.failures:
-        reporter.line(f"imgpull: error: {printable(error, 1000)}")
-    return ImgpullError.exit_code if result.failures else 0
+        is_old = result.unchanged or options.dry_run
+        for image in result.images:
+            # On a terminal, each of several images has got a line when it was complete.
+            if is_old or not (several and reporter.live and out.isatty()):
+                end = "" if options.dry_run or out.isatty() else f" -> {where} {how}"
+                say(image_line(image, result, options) + end, out)
+        total = f"{where}: {plural(len(result.images), 'image')}, {human(result.size)}"
+        if options.dry_run:
+            here = f"{human(present)} of it already here, {human(omitted)} left out"
+            say(f"{total}, {here}, {human(result.free)} free", out)
+        elif several or out.isatty():
+            reporter.note(f"{total}, {human(result.fetched)} downloaded, {how}")
+
+
+def image_line(image, result, options):
+    """Return the line about an Image in the result of a pull."""
+    kinds = collections.Counter(kind for each in image.referrers for kind in each.kinds)
+    omitted = [layer.size for layer in image.layers if layer.digest in image.omitted]
+    present = sum(result.present.get(layer.digest, 0) for layer in image.layers)
+    several = "all platforms" if options.platform == "all" else options.platform
+    platform = image.platform or (several if image.image_id else "artifact")
+    line = (
+        f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} {human(image.size)}"
+    )
+    if options.dry_run:
+        line += f", {plural(len(image.layers), 'layer')}"
+        line += f", {human(present)} already here" if present else ""
+    if omitted:
+        line += f", {plural(len(omitted), 'layer')} ({human(sum(omitted))}) left out"
+    if kinds:
+        line += ", with " + ", ".join(plural(kinds[kind], kind) for kind in sorted(kinds))
+    return line
 
 
 def run(options, reporter):
-    """Do what the options say; the exit status. Raises ImgpullError."""
+    """Do what the options request, and return the exit status. Raises ImgpullError."""
     if sys.stdout is None:
         if options.tar == "-":
             raise DiskError("standard output is closed: there is nowhere to write the archive to")
         sys.stdout = open(os.devnull, "w")
+    if options.help or options.version:
+        version = f"imgpull version: {__version__} build date: {__build_date__}"
+        say(HELP if options.help else version)
+        return 0
     if options.parsed:
-        show_parsed(options)
+        masked = {key: "***" for key in ("password", "token") if getattr(options, key)}
+        shown = dict(vars(options), **masked)
+        say(hide(json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False)))
         return 0
     if options.archives:
         return run_archives(options, reporter)
-    connection = connection_options(options)
+    read_password(options)
+    # All fields of Settings are options but one: the namespace is --ns.
+    connection = {name: getattr(options, name, options.ns) for name in Settings._fields}
     if options.insecure:
         reporter.warn(
-            "certificates are not verified: whoever is on the way can read and change what is sent"
+            "certificates are not verified: anyone on the way can read and change what is sent"
         )
     if options.manifest:
         show_manifest(options, Settings(**connection), reporter)
         return 0
-    return run_pull(options, reporter, connection)
+    if options.tar == "-" and sys.stdout.isatty():
+        raise UsageError("an archive is not for a terminal: pipe it (imgpull REF - | docker load)")
+    if re.fullmatch("[a-z0-9_-]{2,}", options.tar) and not os.path.exists(options.tar):
+        reporter.note(f"the last word is the TAR: writing the archive to the file {options.tar}")
+    listed = [request for path in getattr(options, "from") for request in read_list(path)]
+    connection.update((name, getattr(options, name)) for name in PULL_OPTIONS)
+    result = pull(
+        options.refs + listed,
+        options.tar,
+        base_images=options.base_image,
+        reporter=reporter,
+        **connection,
+    )
+    show_result(result, options, reporter)
+    for error in result.failures:
+        text = str(error) if error.image in str(error) else f"{error.image}: {error}"
+        reporter.line(f"imgpull: error: {printable(text, 1000)}")
+    return ImgpullError.exit_code if result.failures else 0
 
 
-class Signals(contextlib.AbstractContextManager):
-    """A context in which SIGINT and SIGTERM raise KeyboardInterrupt, once.
-
-    The second one is ignored: it would strike in the midst of the tidying up that the first one
-    began, which takes less than a second.
-    """
-
-    def __init__(self):
-        self.handlers = {}  # {signal number: the handler before}
-        self.struck = False
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self.interrupt)
-
-    def interrupt(self, *_):
-        # Not SIG_IGN: Python complains of a signal that came just before.
-        if not self.struck:
-            self.struck = True
-            raise KeyboardInterrupt
-
-    def __exit__(self, *_):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-
-def told(error, options):
-    """(what to print, exit status) of an exception that ended the program."""
+def failure_text(error, options):
+    """Return (message, exit status) for an exception that ended the program."""
     resume = "; run the same command again to resume" if getattr(error, "kept", False) else ""
     if isinstance(error, ImgpullError):
         return f"error: {error}{resume}", error.exit_code
-    if isinstance(error, BrokenPipeError):
-        # Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        archive = "error: whoever read the archive has stopped reading"
-        return archive if options.tar == "-" else "", 1
-    if isinstance(error, OSError) and not interrupted(error):
-        why = printable(error.strerror or error)
-        return f"error: the output cannot be written: {why}{resume}", DiskError.exit_code
     if interrupted(error):
         return f"interrupted{resume}", 130
+    if isinstance(error, BrokenPipeError):
+        # Python would report it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "error: the reader of standard output has closed it", 1
+    if isinstance(error, OSError):
+        why = printable(error.strerror or error)
+        return f"error: the output cannot be written: {why}{resume}", DiskError.exit_code
     if options.debug:
         raise error
     name = type(error).__name__
-    return f"error: internal error, {name}: {printable(error)} (--debug shows where)", 1
+    return f"error: internal error, {name}: {printable(error)} (--debug prints where)", 1
 
 
 def main(argv=None):
-    """The command line. Returns the exit status; usage errors leave with 2 by SystemExit."""
-    # A service manager may have closed it.
-    sys.stderr = sys.stderr or open(os.devnull, "w")
-    options = argparse.Namespace(tar=None, debug=False)
-    reporter = Terminal(False, False)
-    with Signals():
+    """Run the command line, and return the exit status."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # a service manager may have closed it
+
+    def interrupt(*_):
+        # Only once: a second signal would strike in the middle of the clean-up.
+        for number in handlers:
+            signal.signal(number, lambda *_: None)
+        raise KeyboardInterrupt
+
+    options, reporter = Options(debug=False), Terminal(True, False)
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    handlers = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
         try:
-            options = parse_options(make_parser(), argv)
+            options = parse_options(sys.argv[1:] if argv is None else argv)
             reporter = Terminal(options.quiet, options.debug)
             status = run(options, reporter)
             sys.stdout.flush()
-            return status
         except (Exception, KeyboardInterrupt) as error:
-            text, status = told(error, options)
+            text, status = failure_text(error, options)
             reporter.finish()
-            if text:
-                reporter.line("imgpull: " + printable(text, 1000))
-            for other in getattr(error, "others", ()):
-                reporter.line("imgpull: error: " + printable(other, 1000))
-            return status
+            for line in [text] + [f"error: {other}" for other in getattr(error, "others", ())]:
+                reporter.line("imgpull: " + printable(line, 1000))
+    except KeyboardInterrupt:  # Ctrl-C while the failure was being reported
+        status = 130
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return status
 
 
 if __name__ == "__main__":
