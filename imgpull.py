@@ -10,12 +10,12 @@ One file, the standard library only, Python 3.6 or newer. As a library:
 
 The file reads from top to bottom, and each section leans only on those above it: errors and
 words, references, platforms, documents, settings and reporter, credentials, proxies, TLS,
-connections, registry and login, referrers, archive plan, reading archives, deltas and reuse,
-part file, blobs and download, pull, progress, command line (archives, then options).
+connections, registry and login, referrers, archive plan, reading archives, deltas, part file and
+pipe, download, pull, progress, command line (archives, then options).
 
 Sources of the rules: the OCI distribution and image specifications ("distribution-spec",
 "image-spec"), the grammar of github.com/distribution/reference, RFC 9110 (HTTP), RFC 6750
-(Bearer), RFC 7617 (Basic).
+(Bearer), RFC 7617 (Basic), RFC 1928 and 1929 (SOCKS5).
 """
 
 import signal
@@ -43,9 +43,9 @@ assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys
 # each start compiles this file and imports its modules anew, so start-up time counts.
 
 # Private parts of the standard library that are used here, each with its reason at its use. They
-# are the same in Python 3.6 to 3.14, and test_private_parts fails where a new one changes them.
+# are the same in Python 3.6 to 3.14, and test_private_parts fails if a new one changes them.
 #   http.client.HTTPConnection._create_connection   to pass over dead addresses
-#   http.client.HTTPConnection._tunnel, _tunnel_host   to put IPv6 hosts in brackets
+#   http.client.HTTPResponse._read_status   to pass over the interim answers 102 and 103
 #   http.client.HTTPResponse.fp   to read through Incoming, and as much as has arrived
 #   argparse.ArgumentParser._option_string_actions   to find the option that was meant
 #   argparse.HelpFormatter._fill_text, _format_action_invocation   for help that fits a screen
@@ -72,8 +72,6 @@ __all__ = [
     "parse_platform",
     "parse_reference",
     "pull",
-    "pull_blobs",
-    "read_blob",
     "verify_archive",
 ]
 __version__ = "1.0.0"
@@ -350,8 +348,10 @@ def parse_reference(text):
         why = "it is an image ID; registries know names and digests (NAME@sha256:…)"
     if why:
         # As in hide(), but a mistyped reference may hold a password without a scheme before it.
-        shown = re.sub(r"^(.*:.*@|.*@(?=.*[/.]))(?!sha(256|512):)", "***@", text, flags=re.S)
-        if shown != text:
+        shown = re.sub(
+            r"^(.*:.*@|.*@(?=.*[/.]))(?!sha(256|512):)", "***@", text[:REFERENCE_LIMIT], flags=re.S
+        )
+        if shown[:4] == "***@":
             why = "it holds user info; log in with --user or docker login"
         raise UsageError(f"{quoted(shown)} is not an image reference: {why}")
     return Reference(registry, repository, tag or ("" if digest else "latest"), digest)
@@ -448,8 +448,6 @@ def read_list(path):
     if len(body) > LIST_LIMIT or b"\0" in body:
         raise UsageError(f"{name} is not a list of images: it is binary, or longer than 4 MiB")
     return parse_list(body, name)
-
-
 # ---- Platforms: choosing among the images of an index (containerd's platforms package) -----------
 
 
@@ -879,8 +877,6 @@ def walk(descriptor, manifest, load, what):
                 pending += [(child, loaded)] if loaded else []
         if len(seen) > CHILDREN_LIMIT:
             raise Damaged(f"{what} has more than {CHILDREN_LIMIT} manifests")
-
-
 # ---- Settings and reporter: the connection options of a pull, and the receiver of its progress ---
 
 
@@ -899,7 +895,8 @@ class Settings(
     user, password: str, or None
     token: str, a registry token, or None
     timeout: float, seconds without data after which a connection is aborted
-    retries: int, retries of a request, counted anew after progress; None decides by the failure
+    retries: int, retries of a request, counted anew after progress; None is 9 for a server that
+        has answered (two minutes), 5 before, and 1 if nobody listens or the name is unknown
     namespace: str, the registry that the one in the references mirrors, or None
     """
 
@@ -1177,13 +1174,12 @@ def helper_credential(config, reference, where):
 PROXY_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
 
-class Origin(collections.namedtuple("Origin", "scheme host port verified")):
+class Origin(collections.namedtuple("Origin", "scheme host port")):
     """A server: scheme, host and port. str() is host[:port], as in a Host header.
 
     scheme: str, "http" or "https", or one of PROXY_PORTS
     host: str in lower case, an IPv6 address without brackets
     port: int
-    verified: bool, False if its certificate is not to be verified
     """
 
     __slots__ = ()
@@ -1196,9 +1192,6 @@ class Origin(collections.namedtuple("Origin", "scheme host port verified")):
     def __str__(self):
         usual = f":{PORTS.get(self.scheme)}"
         return self.netloc[: -len(usual)] if self.netloc.endswith(usual) else self.netloc
-
-
-Origin.__new__.__defaults__ = (True,)
 
 
 def origin_of(url, ports=PORTS):
@@ -1289,7 +1282,7 @@ def sized(text):
     """Return text as SOCKS sends it: its length in a byte, then its bytes."""
     data = text.encode("utf-8", "surrogateescape")
     if len(data) > 255:
-        raise UsageError("a host, user or password of more than 255 bytes is not for SOCKS proxies")
+        raise UsageError("a host, user or password of 256 bytes is too long for a SOCKS proxy")
     return bytes([len(data)]) + data
 
 
@@ -1404,7 +1397,7 @@ def tls_files(origin, settings, own):
     cert, key = (settings.cert, settings.key) if own else (None, None)
     for path in stored[".cert"][:1] if not cert else ():
         cert, key = path, path[: -len(".cert")] + ".key"
-    return TLSFiles(tuple(authorities), cert, key, settings.insecure or not origin.verified)
+    return TLSFiles(tuple(authorities), cert, key, settings.insecure)
 
 
 def tls_context(files):
@@ -1729,19 +1722,17 @@ class Transport:
     def open(self, method, url, headers, logins, body=None):
         """Return the Response to a request, after redirects.
 
-        logins: {Origin: str, the Authorization header for it and no other, or None}; an Origin in
-            it whose certificate is not to be verified says so
+        logins: {Origin: str, the Authorization header for it and no other, or None}
 
         Raises Temporary, and ImgpullError for a redirect that is not to be followed.
         """
         from urllib.parse import urljoin
 
-        start, known = url, {origin[:3]: origin for origin in logins}
+        start = url
         # No compression on the way: sizes and digests are of the bytes as they are stored.
         headers = dict(headers, **{"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         for _ in range(REDIRECTS + 1):
             origin = origin_of(url)
-            origin = known.get(origin[:3], origin)
             # The stores that registries redirect to get a signed URL, and must not see our token.
             login = logins.get(origin)
             sent = dict(headers, Authorization=login) if login else headers
@@ -1967,7 +1958,6 @@ TWICE = "twice: the registry's copy is damaged, or something on the way changes 
 LADDER = 8  # requests for one thing, at most
 LOG_IN = "log in (docker login, podman login, or --user)"
 WHO = f"check the name, and {LOG_IN}"
-DAEMON_JSON = "/etc/docker/daemon.json"
 # Docker Hub's and ECR Public's words for a quota, which no retry restores.
 QUOTA = re.compile("pull rate limit|toomanyrequests.*limit", re.I)
 
@@ -2049,17 +2039,6 @@ def answer_error(response, what, own=True, advice=WHO):
         error = Refused(text + (more or ""))
     error.status = status
     return error
-
-
-def is_insecure(origin):
-    """Return True if docker's insecure-registries (hosts, host:port, CIDR) include a registry."""
-    try:
-        config = parse_json(read_config(DAEMON_JSON), DAEMON_JSON)
-        entries = items(config, "insecure-registries", str, DAEMON_JSON, 1000)
-    except (OSError, ImgpullError):
-        return False
-    names = (origin.host, str(origin), origin.netloc)
-    return any(entry.lower() in names or in_range(origin.host, entry) for entry in entries)
 
 
 class Login:
@@ -2255,8 +2234,7 @@ class Registry:
     reference: Reference
     reporter: Reporter, or None
     transport: Transport to share with others, or None for one of its own
-    documents: {digest: bytes} of manifests and configs that have been checked, to share, or None.
-        If it holds any, get() asks with HEAD if one of them is the tag's.
+    documents: {digest: bytes} of manifests and configs that have been checked, to share, or None
     """
 
     def __init__(
@@ -2270,25 +2248,17 @@ class Registry:
         self.transport.own_hosts.add(self.origin.host)
         # As docker does: a registry on this host mostly has no TLS.
         self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
-        if settings.scheme is None and is_insecure(self.origin):
-            self.may_speak_http = True
-            self.speak("https", verified=False)
-            self.transport.warn_once(
-                f"{self.origin} is one of the insecure-registries of {DAEMON_JSON}: its "
-                "certificate is not verified, and http is used if it does not speak TLS"
-            )
         self.documents = {} if documents is None else documents
-        self.asks_head = bool(documents)
         self.ranged = True  # False once the server has refused a range
         self.taken = 0  # bytes of documents that this repository has sent
 
-    def speak(self, scheme, verified=True):
+    def speak(self, scheme):
         """Use a scheme from now on."""
         # Docker Hub's images are called docker.io/..., and served by another host.
         host = self.reference.registry
         host = "registry-1.docker.io" if host == "docker.io" else host
         self.base = f"{scheme}://{host}/v2/{self.reference.repository}/"
-        self.origin = origin_of(self.base)._replace(verified=verified)
+        self.origin = origin_of(self.base)
         self.login = Login(self.reference, self.settings, self.transport, self.origin)
 
     def head(self, target=None):
@@ -2313,12 +2283,6 @@ class Registry:
             target, size = target.digest, target.size
         target = target or self.reference.target
         what = f"{self.reference.name}{'@' if ':' in target else ':'}{target}"
-        if self.asks_head and ":" not in target:
-            # Docker Hub's quota counts each GET of a manifest, and no HEAD. Whatever is wrong with
-            # HEAD, GET may be right.
-            with contextlib.suppress(ImgpullError):
-                digest = self.head(target).digest
-                target = digest if digest in self.documents else target
 
         def attempt():
             path = f"manifests/{target}"
@@ -2341,7 +2305,7 @@ class Registry:
         view = memoryview(bytearray(min(BUFFER, descriptor.size) or 1))
 
         def attempt():
-            return b"".join(map(bytes, self.whole(descriptor, view))), descriptor.digest
+            return b"".join(map(bytes, self.pieces(descriptor, 0, descriptor.size, view))), descriptor.digest
 
         return self.document(descriptor.digest, self.name_of(descriptor), attempt)
 
@@ -2385,7 +2349,8 @@ class Registry:
         """Yield a blob's bytes from start to end as memoryviews: the one way to get them.
 
         descriptor: Descriptor of the blob
-        start, end: int, the offsets of the first byte, and of the one behind the last
+        start, end: int, the offsets of the first byte, and of the one behind the last; if the
+            server does not do ranges, the bytes go on to the end of the blob
         view: memoryview that each piece is read into, over the one before
         from_start: bool, whether to read all that comes before start if the server does not do
             ranges; otherwise that raises RangeRefused
@@ -2402,6 +2367,10 @@ class Registry:
                 span = (start, end) if ranged else (0, size)
                 with self.stream(descriptor, *span) as response:
                     skip = start - response.start
+                    if ranged and response.status == 200 and end < size:
+                        # A pull-through cache, say. The rest is in this very answer: to ask for it
+                        # once more would fetch the blob several times.
+                        self.ranged, end = False, size
                     if skip and not from_start:
                         raise RangeRefused(f"{what}: {response.origin} does not do ranges")
                     while start < end:
@@ -2438,10 +2407,6 @@ class Registry:
                     raise NoAccess(str(failure)) from None
                 else:
                     retries.wait(failure, start)
-
-    def whole(self, descriptor, view):
-        """Yield all of a blob's bytes as memoryviews."""
-        return self.pieces(descriptor, 0, descriptor.size, view)
 
     def stream(self, descriptor, start=0, end=None):
         """Return the Response with a blob's bytes from start to end (exclusive, None: to its end).
@@ -2603,11 +2568,6 @@ class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
     def is_bundle(self):
         """True if cosign 3 takes it for a signature, or attestation, of its subject."""
         return any(layer.media_type.startswith(COSIGN_BUNDLE) for layer in self.manifest.layers)
-
-
-def is_layer_type(media_type):
-    """Return True if a media type is one of an image's layer, or empty."""
-    return bool(re.search("layer|rootfs|^$", media_type))
 
 
 def tag_of_digest(digest):
@@ -2789,7 +2749,9 @@ class Image(
         linux/amd64 if it is there, else the first: the same on every host. None for an artifact.
         """
         images = [each for each in self.manifests if each.digest in self.configs]
-        usual = (each for each in images if self.configs[each.digest].platform[:2] == USUAL_PLATFORM)
+        usual = (
+            each for each in images if self.configs[each.digest].platform[:2] == USUAL_PLATFORM
+        )
         return next(usual, images[0] if images else None)
 
     @property
@@ -2833,9 +2795,7 @@ def check_name(name, digests):
         raise Damaged(f"{quoted(name)} is not the full name of {digests[0]}")
 
 
-def assemble_image(
-    name, top, documents, source="", referrers=(), registry=None, load=None
-):
+def assemble_image(name, top, documents, source="", referrers=(), registry=None, load=None):
     """Return the Image made of documents, for a pull and for an archive alike.
 
     name: str, its full name
@@ -3086,8 +3046,6 @@ def plan_archive(images, omit=frozenset()):
     literals, placed, size = layout(contents)
     layers = [PlannedLayer(layer, offset, registries[layer.digest]) for layer, offset in placed]
     return ArchivePlan(planned, contents, literals, layers, size)
-
-
 # ---- Reading archives: only what imgpull wrote is read back --------------------------------------
 #
 # An archive is a function of its documents: plan_archive() gives each byte but those of the layers.
@@ -3262,7 +3220,9 @@ def read_header(take, is_first):
     if header[257:262] == b"ustar":
         raise Damaged("it is a tar that another program wrote")
     is_packed = re.match(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", header)
-    raise Damaged("it is compressed: gunzip -c it into -" if is_packed else "it is not a tar")
+    raise Damaged(
+        "it is compressed: unpack it (gunzip -c) into -" if is_packed else "it is not a tar"
+    )
 
 
 def scan(path, digests, unpack, reporter):
@@ -3295,7 +3255,10 @@ def scan(path, digests, unpack, reporter):
             is_blob = name.startswith("blobs/")
             offset, digest, diff_id, fault = position, "", "", ""
             head, content = file.peek(8) if size else b"", pieces(size)
-            if head.lstrip()[:1] in (b"{", b"[") and size <= (DOCUMENT_LIMIT, INDEX_LIMIT)[not is_blob]:
+            if (
+                head.lstrip()[:1] in (b"{", b"[")
+                and size <= (DOCUMENT_LIMIT, INDEX_LIMIT)[not is_blob]
+            ):
                 content = [take(size)]
                 kept += size
                 if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
@@ -3367,6 +3330,8 @@ def stored_image(top, bodies, parsed):
     for link in links:
         digest, _, about = link.partition("=")
         subject, dot, suffix = about.partition(".")
+        if dot + suffix not in ("",) + COSIGN_SUFFIXES:
+            raise Damaged(f"{name}: {quoted(link, 200)} is not a link to a referrer")
         referrers.append(Referrer(subject, dot + suffix, load_all(digest)[0]))
     if source and (referrers or not DIGEST.fullmatch(source)):
         index = load_all(source)[0]
@@ -3430,7 +3395,12 @@ def read_archive(path, digests=False, unpack=False, reporter=None):
         for name, content in plan.contents.items():
             is_literal, member = isinstance(content, bytes), members.get(name)
             expected = len(content) if is_literal else content.size
-            if not member or member.size != expected or is_literal and documents.get(name) != content:
+            if (
+                not member
+                or member.size != expected
+                or is_literal
+                and documents.get(name) != content
+            ):
                 raise Damaged(f"{name} is missing, or differs from what its images require")
         if list(members) != list(plan.contents) or size != plan.size:
             raise Damaged("it has members that belong to no image, or in another order")
@@ -3506,21 +3476,6 @@ def sources_in(archive):
         for name, member in archive.members.items()
         if name.startswith("blobs/")
     }
-
-
-def read_blob(path, digest):
-    """Return the bytes of a blob or manifest in an archive, checked.
-
-    Raises NotFound if the archive does not have it, and Damaged if its bytes are wrong.
-    """
-    source = sources_in(read_archive(path)).get(digest)
-    if source is None:
-        raise NotFound(f"{printable(path)} does not have {quoted(digest, 90)}")
-    with archive_errors(path):
-        body = b"".join(map(bytes, source.pieces(memoryview(bytearray(BUFFER)))))
-        if digest_of(body, digest) != digest:
-            raise Damaged(mismatch(digest_of(body, digest), digest))
-    return body
 
 
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
@@ -3837,7 +3792,6 @@ class PartFile(contextlib.AbstractContextManager):
             remove(self.state_path)
         self.state.close()
 
-
     def drop_old(self):
         """Remove the part file of an earlier plan, if there is one."""
         if self.sources:
@@ -3896,8 +3850,6 @@ class Pipe:
 
     def flush(self):
         """Do nothing: data in a pipe is gone."""
-
-
 # ---- Download: workers fetch runs of pieces, and hash each layer from front to end ---------------
 
 MEMORY = 1 << 20  # bytes for the buffers of all workers
@@ -3933,6 +3885,7 @@ class Layer:
         self.taken = bytearray(arrived)  # 1 for a piece that is there, or that a worker is fetching
         self.hasher, self.hashed = new_hash(self.descriptor.digest), 0  # and how many bytes it saw
         self.is_hashing = False  # True while a thread is at its front
+        self.runs = 0  # runs that workers are fetching
         self.is_done = False  # True if all of it is there, with the right digest
         self.is_local = True  # True if nothing of it came over the network
         self.failures = 0  # how often all of it came and was wrong
@@ -3967,6 +3920,9 @@ class Download:
             self.layers.sort(key=lambda layer: -layer.size)
         self.passed = 0  # pieces that are through the pipe
         self.workers = 0  # workers that are alive
+        # [Image, digests of its layers that are not complete], if the reporter is told of images
+        several = plan.images if len(plan.images) > 1 else []
+        self.incomplete = [(each, {layer.digest for layer in each.layers}) for each in several]
         self.written = sum(
             min(PIECE, layer.size - number * PIECE)
             for layer in self.layers
@@ -3982,6 +3938,10 @@ class Download:
         if self.written:
             there, total = human(self.written), human(self.plan.total)
             self.reporter.note(f"resuming: {there} of {total} already downloaded")
+        self.complete(
+            {layer.digest for image in self.plan.images for layer in image.layers}
+            - {layer.descriptor.digest for layer in self.layers}
+        )
         flusher = self.start(self.flush)
         try:
             self.watch()
@@ -4084,9 +4044,13 @@ class Download:
         """Return the number of the piece at the front of a layer."""
         return layer.first + layer.hashed // PIECE
 
+    def is_open(self, layer):
+        """True if a worker can begin a run of a layer: one at a time if there are no ranges."""
+        return 0 in layer.taken and (layer.registries[0].ranged or not layer.runs)
+
     def has_work(self):
         """True if one more worker would find something to do."""
-        return any(0 in layer.taken or self.front(layer) for layer in self.layers)
+        return any(self.is_open(layer) or self.front(layer) for layer in self.layers)
 
     def work(self):
         """Hash the fronts of layers, and fetch runs of pieces, until there are none to begin."""
@@ -4099,7 +4063,7 @@ class Download:
                 if layer:
                     layer.is_hashing, run = True, None
                 else:
-                    layer = next((each for each in self.layers if 0 in each.taken), None)
+                    layer = next(filter(self.is_open, self.layers), None)
                     if layer is None:
                         self.workers -= 1
                         return
@@ -4130,7 +4094,20 @@ class Download:
                 run = max(LEAST_RUN, (end - start) // max(2, self.workers))
             end = min(end, start + run)
         layer.taken[start:end] = b"\1" * (end - start)
+        layer.runs += 1
         return start, end
+
+    def extend(self, layer, limit):
+        """Return the new limit (int, bytes) of a run whose answer goes on, if the next is free."""
+        number = limit // PIECE
+        with self.changed:
+            # Others may be asking for that piece, and are about to be refused.
+            arrived = self.store.arrived
+            self.wait_until(lambda: not layer.taken[number] or arrived[layer.first + number])
+            if layer.taken[number]:
+                return limit
+            layer.taken[number] = 1
+        return min(limit + PIECE, layer.size)
 
     def fetch(self, layer, start, end, view):
         """Fetch a run of pieces; those that do not come are free again."""
@@ -4146,10 +4123,18 @@ class Download:
         whole = layer.hasher.copy() if is_front else None  # the hash up to the last whole piece
         try:
             layer.is_local &= bool(source)
-            pieces = source.pieces(view) if source else registry.pieces(
-                layer.descriptor, position, limit, view, from_start
+            pieces = (
+                source.pieces(view)
+                if source
+                else registry.pieces(layer.descriptor, position, limit, view, from_start)
             )
             for data in pieces:
+                if position + len(data) > limit:
+                    limit = self.extend(layer, limit)
+                    end = piece_count(limit)
+                    data = data[: limit - position]
+                    if not data:
+                        break
                 last = (position + len(data) - 1) // PIECE
                 if self.is_ahead(layer.first + last):
                     with self.changed:
@@ -4178,6 +4163,7 @@ class Download:
             self.reporter.warn(f"{source.path} cannot be read: {why}")
         finally:
             with self.changed:
+                layer.runs -= 1
                 if position < limit:
                     layer.source = None
                     self.written -= position % PIECE
@@ -4220,11 +4206,12 @@ class Download:
                 layer.is_done = True
             how = f"from {source.path}" if source else "already downloaded"
             self.reporter.layer(layer.descriptor, how if layer.is_local and layer.size else "")
+            self.complete({got})
             return
         # A wrong local file tells nothing about the registry's copy, which is still tried twice.
         layer.failures += not source
         text = f"{layer.registries[0].named}: {mismatch(got, layer.descriptor.digest)}"
-        if layer.failures > 1 or self.is_pipe:
+        if layer.failures > 2 * len(layer.registries) - 1 or self.is_pipe:
             raise Damaged(text if self.is_pipe else f"{text}, {TWICE}")
         place = f" in {source.path}" if source else ""
         self.reporter.warn(f"{text}{place}; downloading it again")
@@ -4234,6 +4221,18 @@ class Download:
                 self.store.note(layer.first + number, 0)
             layer.source, layer.taken = None, bytearray(len(layer.taken))
             layer.hasher, layer.hashed = new_hash(layer.descriptor.digest), 0
+            # Of a bundle's registries, the next one may have the right bytes.
+            layer.registries = layer.registries[1:] + layer.registries[:1]
+
+    def complete(self, digests):
+        """Report the images that are complete with those layers."""
+        with self.changed:
+            for _, missing in self.incomplete:
+                missing -= digests
+            done = [image for image, missing in self.incomplete if not missing]
+            self.incomplete = [pair for pair in self.incomplete if pair[1]]
+        for image in done:
+            self.reporter.image(image)
 
     # The reader of a pipe:
 
@@ -4256,7 +4255,7 @@ class Download:
             with self.changed:
                 self.passed = number
                 self.changed.notify_all()
-                self.wait_until(lambda: self.store.arrived[number])
+                self.wait_until(lambda number=number: self.store.arrived[number])
             size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
             data = self.store.read(layer, layer.hashed, size)
             layer.hash(data)
@@ -4266,23 +4265,13 @@ class Download:
         self.store.put(data)
 
 
-def checked(pieces, descriptor):
-    """Yield the pieces of a whole blob. Raises Damaged at its end if the digest is wrong."""
-    hasher = new_hash(descriptor.digest)
-    for piece in pieces:
-        hasher.update(piece)
-        yield piece
-    if digest_in(hasher) != descriptor.digest:
-        raise Damaged(f"{descriptor.short}: {mismatch(digest_in(hasher), descriptor.digest)}")
-
-
 def is_intact(source, descriptor, view):
-    """True if a local file has a whole blob."""
-    with contextlib.suppress(OSError, ImgpullError):
-        for _ in checked(source.pieces(view), descriptor):
-            pass
-        return True
-    return False
+    """True if a local file has a whole blob with the right digest."""
+    hasher = new_hash(descriptor.digest)
+    with contextlib.suppress(OSError):
+        for piece in source.pieces(view):
+            hasher.update(piece)
+    return digest_in(hasher) == descriptor.digest
 
 
 # ---- Pull: from references to an archive ---------------------------------------------------------
@@ -4552,19 +4541,24 @@ def find_images(requests, find, transport, keep_going=False):
     results = in_threads(attempt, requests, transport.idle_limit)
     failures = [each for each in results if isinstance(each, BaseException)]
     failures = [each for each in failures if not isinstance(each, Stopped)]
-    images, names, sizes = {}, {}, {}
-    for image in (each for each in results if isinstance(each, Image)):
-        try:
-            admit(image, names, sizes)
-            images.setdefault(image.name, image)
-        except ImgpullError as error:
-            error.image = image.name
-            failures.append(error)
+    images = [each for each in results if isinstance(each, Image)]
     for error in failures:
         if not (images and keep_going and isinstance(error, ImgpullError)):
             raise error
-    order = [image.name for image in results if isinstance(image, Image) and image.name in images]
-    return [images[name] for name in collections.OrderedDict.fromkeys(order)], failures
+    return images, failures
+
+
+def admitted(images):
+    """Return ([Image, ...], [ImgpullError, ...]): those that fit together, each name once."""
+    good, failures, names, sizes = collections.OrderedDict(), [], {}, {}
+    for image in images:
+        try:
+            admit(image, names, sizes)
+            good.setdefault(image.name, image)
+        except ImgpullError as error:
+            error.image = image.name
+            failures.append(error)
+    return list(good.values()), failures
 
 
 def check_registries(requests, settings):
@@ -4648,9 +4642,9 @@ def is_up_to_date(plan, path, reporter):
 def find_present(plan, destination, sources):
     """Return {digest: bytes} of the layers of a plan, or parts of them, that are local already."""
     blobs = {}
-    with contextlib.suppress(OSError):
-        with open(destination + ".part.state", "rb", opener=open_at_once) as file:
-            blobs, _ = parse_state(file.read(STATE_LIMIT))
+    state = destination + ".part.state"
+    with contextlib.suppress(OSError), open(state, "rb", opener=open_at_once) as file:
+        blobs, _ = parse_state(file.read(STATE_LIMIT))
     present = {}
     for layer in (planned.descriptor for planned in plan.layers):
         pieces = blobs[layer.digest][2] if layer.digest in blobs else b""
@@ -4750,10 +4744,16 @@ def write_images(images, failures, omit, there, how, keep_going, force, dry_run,
     The others are those of pull(), and its first lines.
     """
     destination, _, transport, _, sources = how
+    known = failures
     while True:
-        plan = plan_archive(images, omit)
+        # An image that contradicts a failed one may fit now.
+        good, conflicts = admitted(images)
+        failures = known + conflicts
+        if conflicts and not (keep_going and good):
+            raise conflicts[0]
+        plan = plan_archive(good, omit)
         held = [image.name for image in there.images] if there else []
-        replaced = [name for name in held if name not in [image.name for image in images]]
+        replaced = [name for name in held if name not in [image.name for image in good]]
         if failures and replaced and not force:
             error = ImgpullError(
                 f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
@@ -4768,7 +4768,7 @@ def write_images(images, failures, omit, there, how, keep_going, force, dry_run,
         except (NotFound, NoAccess, Damaged, Resumable) as error:
             lost = [
                 image
-                for image in images
+                for image in good
                 for each in image.all_manifests
                 if error.layer in [layer.digest for layer in each.layers]
             ]
@@ -4779,7 +4779,7 @@ def write_images(images, failures, omit, there, how, keep_going, force, dry_run,
             images = [image for image in images if image not in lost]
             if not images:
                 raise
-            failures.append(error)
+            known = known + [error]
     layers = [layer for image in plan.images for layer in image.layers]
     gone = frozenset().union(*(image.omitted for image in plan.images))
     omitted = {layer.digest: layer.size for layer in layers if layer.digest in gone}
@@ -4811,34 +4811,6 @@ def write_archive(plan, destination, jobs, transport, reporter, sources, dry_run
         Download(plan, part, jobs, transport, reporter, found).run()
         part.commit()
     return False
-
-
-def pull_blobs(reference, directory, platform=None, reporter=None, **connection):
-    """Pull the config and layers of one image into a directory, each into a file of its own.
-
-    Returns [path, ...]: the config's, then the layers', bottom first; each file is named by the
-    digits of its digest, and appears once its bytes are checked. Raises ImgpullError.
-    """
-    request, settings = parse_request(reference), Settings(**connection)
-    settings = settings._replace(scheme=request.scheme or settings.scheme)
-    registry, platforms = Registry(request.reference, settings, reporter), parse_platforms(platform)
-    if platforms == "all" or platforms and len(platforms) > 1:
-        raise UsageError("pull_blobs() takes one platform")
-    manifest = resolve(registry, registry.get(), platforms, reporter or Reporter())
-    view, paths = memoryview(bytearray(BUFFER)), []
-    for descriptor in [manifest.config] + manifest.layers:
-        path = os.path.join(directory, descriptor.digest.partition(":")[2])
-        part = f"{path}.{os.getpid()}.part"
-        paths.append(path)
-        try:
-            with file_errors(path), open_own(part) as file:
-                for piece in checked(registry.whole(descriptor, view), descriptor):
-                    write_all(file, piece)
-                os.chmod(part, file_mode(path))
-                os.replace(part, path)
-        finally:
-            remove(part)
-    return paths
 
 
 # ---- Progress: what a person at the terminal sees ------------------------------------------------

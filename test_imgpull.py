@@ -53,49 +53,48 @@ CPYTHON_ON_LINUX = sys.platform == "linux" and sys.implementation.name == "cpyth
 
 PEM = {
     "ca.pem": ("CERTIFICATE", """
-        MIIBZzCCAQ2gAwIBAgIBATAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEw
-        MDAwMDBaMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABPh3dCQO9CHsA6kyjy+gRnq2xaFI3CQT
-        fF+/IpQDoMQOkGxtot8lNu9s/oKc73MAMRtt6aa/gg84Vsjkurn2X8ijQjBAMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgEGMB0GA1Ud
-        DgQWBBTSGcnVljCMp4vyOoUyEJAjZPfLLTAKBggqhkjOPQQDAgNIADBFAiEAyL8yyargvdylO3iBnsZCjil6XzWfSgKl4gogp6p/IisCIHKPSOK1
-        /lD+C0TdQFJEnXeeR4gYPb3DP/AUfi6FmKYq"""),
+    MIIBZzCCAQ2gAwIBAgIBATAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
+    MDBaMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABPh3dCQO9CHsA6kyjy+gRnq2xaFI3CQTfF+/IpQD
+    oMQOkGxtot8lNu9s/oKc73MAMRtt6aa/gg84Vsjkurn2X8ijQjBAMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgEGMB0GA1UdDgQWBBTSGcnV
+    ljCMp4vyOoUyEJAjZPfLLTAKBggqhkjOPQQDAgNIADBFAiEAyL8yyargvdylO3iBnsZCjil6XzWfSgKl4gogp6p/IisCIHKPSOK1/lD+C0TdQFJEnXee
+    R4gYPb3DP/AUfi6FmKYq"""),
     "server.pem": ("CERTIFICATE", """
-        MIIB/zCCAaagAwIBAgIBAjAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEw
-        MDAwMDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABL8XiFuKBqTOk2+XHvDBHM7rkKR1qh2r/f+8v6bn
-        wyj8FaDoVqKyxhk0VjKqjD6ILAtwUFD/7Zyt2n07Gp2gnxqjgeAwgd0wDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYDVR0lBAwwCgYI
-        KwYBBQUHAwEwHQYDVR0OBBYEFLs1igoXZwAxA33pBgyGvD4zfNQhMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6hTIQkCNk98stMGgGA1UdEQRhMF+C
-        CWxvY2FsaG9zdIIIcmVnLnRlc3SCCnN0b3JlLnRlc3SCFHJlZ2lzdHJ5LTEuZG9ja2VyLmlvgg5hdXRoLmRvY2tlci5pb4cEfwAAAYcQAAAAAAAA
-        AAAAAAAAAAAAATAKBggqhkjOPQQDAgNHADBEAiBkimoRJMjg3vPKH+YBASQGmHB/yNTxE2sWgYViCba7pQIgH84ssd94mTLpYyqrO1PtI1yPwAug
-        fdDNLSUS/oNmgv4="""),
+    MIIB/zCCAaagAwIBAgIBAjAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
+    MDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABL8XiFuKBqTOk2+XHvDBHM7rkKR1qh2r/f+8v6bnwyj8FaDo
+    VqKyxhk0VjKqjD6ILAtwUFD/7Zyt2n07Gp2gnxqjgeAwgd0wDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYDVR0lBAwwCgYIKwYBBQUHAwEw
+    HQYDVR0OBBYEFLs1igoXZwAxA33pBgyGvD4zfNQhMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6hTIQkCNk98stMGgGA1UdEQRhMF+CCWxvY2FsaG9zdIII
+    cmVnLnRlc3SCCnN0b3JlLnRlc3SCFHJlZ2lzdHJ5LTEuZG9ja2VyLmlvgg5hdXRoLmRvY2tlci5pb4cEfwAAAYcQAAAAAAAAAAAAAAAAAAAAATAKBggq
+    hkjOPQQDAgNHADBEAiBkimoRJMjg3vPKH+YBASQGmHB/yNTxE2sWgYViCba7pQIgH84ssd94mTLpYyqrO1PtI1yPwAugfdDNLSUS/oNmgv4="""),
     "server.key": ("PRIVATE KEY", """
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDAO/XIFVJUSzCs4yyyJ6shLa5M1qxGuAWtoEpgSlXXehRANCAAS/F4hbigakzpNv
-        lx7wwRzO65Ckdaodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8a"""),
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDAO/XIFVJUSzCs4yyyJ6shLa5M1qxGuAWtoEpgSlXXehRANCAAS/F4hbigakzpNvlx7w
+    wRzO65Ckdaodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8a"""),
     "wrong.pem": ("CERTIFICATE", """
-        MIIBuzCCAWKgAwIBAgIBAzAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEw
-        MDAwMDBaMBwxGjAYBgNVBAMMEWVsc2V3aGVyZS5pbnZhbGlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvxeIW4oGpM6Tb5ce8MEczuuQpHWq
-        Hav9/7y/pufDKPwVoOhWorLGGTRWMqqMPogsC3BQUP/tnK3afTsanaCfGqOBlDCBkTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIHgDATBgNV
-        HSUEDDAKBggrBgEFBQcDATAdBgNVHQ4EFgQUuzWKChdnADEDfekGDIa8PjN81CEwHwYDVR0jBBgwFoAU0hnJ1ZYwjKeL8jqFMhCQI2T3yy0wHAYD
-        VR0RBBUwE4IRZWxzZXdoZXJlLmludmFsaWQwCgYIKoZIzj0EAwIDRwAwRAIgQCraOYtbRf98heJ+ZuPY58oxvEivseLAMzfIsNi6+7ECIAveg5WZ
-        dm5S3xhQpMEqI0D8gw1DL3dYt4Bdtza82Gem"""),
+    MIIBuzCCAWKgAwIBAgIBAzAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
+    MDBaMBwxGjAYBgNVBAMMEWVsc2V3aGVyZS5pbnZhbGlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvxeIW4oGpM6Tb5ce8MEczuuQpHWqHav9/7y/
+    pufDKPwVoOhWorLGGTRWMqqMPogsC3BQUP/tnK3afTsanaCfGqOBlDCBkTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIHgDATBgNVHSUEDDAKBggr
+    BgEFBQcDATAdBgNVHQ4EFgQUuzWKChdnADEDfekGDIa8PjN81CEwHwYDVR0jBBgwFoAU0hnJ1ZYwjKeL8jqFMhCQI2T3yy0wHAYDVR0RBBUwE4IRZWxz
+    ZXdoZXJlLmludmFsaWQwCgYIKoZIzj0EAwIDRwAwRAIgQCraOYtbRf98heJ+ZuPY58oxvEivseLAMzfIsNi6+7ECIAveg5WZdm5S3xhQpMEqI0D8gw1D
+    L3dYt4Bdtza82Gem"""),
     "expired.pem": ("CERTIFICATE", """
-        MIIBsTCCAVagAwIBAgIBBDAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwHhcNMjAwMTAxMDAwMDAwWhcNMjAwMTAyMDAw
-        MDAwWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS/F4hbigakzpNvlx7wwRzO65Ckdaodq/3/vL+m58Mo
-        /BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8ao4GSMIGPMAwGA1UdEwEB/wQCMAAwDgYDVR0PAQH/BAQDAgeAMBMGA1UdJQQMMAoGCCsG
-        AQUFBwMBMB0GA1UdDgQWBBS7NYoKF2cAMQN96QYMhrw+M3zUITAfBgNVHSMEGDAWgBTSGcnVljCMp4vyOoUyEJAjZPfLLTAaBgNVHREEEzARggls
-        b2NhbGhvc3SHBH8AAAEwCgYIKoZIzj0EAwIDSQAwRgIhALVGmPvCSBcn4KL+k7ONjOafFmf9rJa59H0TZk7AzHIlAiEA+7xTzBAr19PVCsuYDVPz
-        AazkZWVz6fJltXshIJNEgVY="""),
+    MIIBsTCCAVagAwIBAgIBBDAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwHhcNMjAwMTAxMDAwMDAwWhcNMjAwMTAyMDAwMDAw
+    WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS/F4hbigakzpNvlx7wwRzO65Ckdaodq/3/vL+m58Mo/BWg6Fai
+    ssYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8ao4GSMIGPMAwGA1UdEwEB/wQCMAAwDgYDVR0PAQH/BAQDAgeAMBMGA1UdJQQMMAoGCCsGAQUFBwMBMB0G
+    A1UdDgQWBBS7NYoKF2cAMQN96QYMhrw+M3zUITAfBgNVHSMEGDAWgBTSGcnVljCMp4vyOoUyEJAjZPfLLTAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8A
+    AAEwCgYIKoZIzj0EAwIDSQAwRgIhALVGmPvCSBcn4KL+k7ONjOafFmf9rJa59H0TZk7AzHIlAiEA+7xTzBAr19PVCsuYDVPzAazkZWVz6fJltXshIJNE
+    gVY="""),
     "client.pem": ("CERTIFICATE", """
-        MIIBkjCCATmgAwIBAgIBBTAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEw
-        MDAwMDBaMBMxETAPBgNVBAMMCGEgY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAENkr+WasM8sprMSfTyku3pJCBWtb4Rk5d8S0iZLjJ
-        rtzu8Pkkr+gvRUxizJHyNhiZzJC3C9xxuJApDnd7ahTMUaN1MHMwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYDVR0lBAwwCgYIKwYB
-        BQUHAwIwHQYDVR0OBBYEFIFlTkAIh+VrDMubfU5lPsiy68+YMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6hTIQkCNk98stMAoGCCqGSM49BAMCA0cA
-        MEQCIDE7hC1Bs6v799ZZrTg9bnlgBxHLj8WojriSqITcHxo+AiAe4jfFwex9kk4cKrCyFbL9VMb1K873/1YW0IOfKbPYJQ=="""),
+    MIIBkjCCATmgAwIBAgIBBTAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
+    MDBaMBMxETAPBgNVBAMMCGEgY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAENkr+WasM8sprMSfTyku3pJCBWtb4Rk5d8S0iZLjJrtzu8Pkk
+    r+gvRUxizJHyNhiZzJC3C9xxuJApDnd7ahTMUaN1MHMwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYDVR0lBAwwCgYIKwYBBQUHAwIwHQYD
+    VR0OBBYEFIFlTkAIh+VrDMubfU5lPsiy68+YMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6hTIQkCNk98stMAoGCCqGSM49BAMCA0cAMEQCIDE7hC1Bs6v7
+    99ZZrTg9bnlgBxHLj8WojriSqITcHxo+AiAe4jfFwex9kk4cKrCyFbL9VMb1K873/1YW0IOfKbPYJQ=="""),
     "client.key": ("PRIVATE KEY", """
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSgI6expuOQ1DRk60emx1vyUo2vmwwBQcO5ZKpv1fPkOhRANCAAQ2Sv5Zqwzyymsx
-        J9PKS7ekkIFa1vhGTl3xLSJkuMmu3O7w+SSv6C9FTGLMkfI2GJnMkLcL3HG4kCkOd3tqFMxR"""),
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSgI6expuOQ1DRk60emx1vyUo2vmwwBQcO5ZKpv1fPkOhRANCAAQ2Sv5ZqwzyymsxJ9PK
+    S7ekkIFa1vhGTl3xLSJkuMmu3O7w+SSv6C9FTGLMkfI2GJnMkLcL3HG4kCkOd3tqFMxR"""),
     "locked.key": ("ENCRYPTED PRIVATE KEY", """
-        MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAj7NctZc7LpPwICCAAwDAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEECfow85QxYsm
-        DhUzQigIkbkEgZBe/kr7W5/JXE3nvpuZgbkc8jzQEccfUR3B5tgegQCaeS7juXLLR6vUQ/n5NXDXw7Mb6XhA5cqI4+TkeY15CBai3fmLVFYgbGDu
-        NX6gZe5QVyEAnnw0ic42kBcA/MmlOtx55m+gYZaErjMlDy9o8Fca0rqgVOc9h7v/UpoyYMlSpKNPbSA48GKKQ0eJdQeDfgk="""),
+    MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAj7NctZc7LpPwICCAAwDAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEECfow85QxYsmDhUz
+    QigIkbkEgZBe/kr7W5/JXE3nvpuZgbkc8jzQEccfUR3B5tgegQCaeS7juXLLR6vUQ/n5NXDXw7Mb6XhA5cqI4+TkeY15CBai3fmLVFYgbGDuNX6gZe5Q
+    VyEAnnw0ic42kBcA/MmlOtx55m+gYZaErjMlDy9o8Fca0rqgVOc9h7v/UpoyYMlSpKNPbSA48GKKQ0eJdQeDfgk="""),
 }
 
 
@@ -110,10 +109,9 @@ def write_pems(directory):
 Style = namedtuple("Style", "index manifest config layer")
 OCI = Style(*["application/vnd.oci.image." + kind for kind in
               ("index.v1+json", "manifest.v1+json", "config.v1+json", "layer.v1.tar+gzip")])
-DOCKER = Style("application/vnd.docker.distribution.manifest.list.v2+json",
-               "application/vnd.docker.distribution.manifest.v2+json",
-               "application/vnd.docker.container.image.v1+json",
-               "application/vnd.docker.image.rootfs.diff.tar.gzip")
+DOCKER = Style(*["application/vnd.docker." + kind for kind in
+                 ("distribution.manifest.list.v2+json", "distribution.manifest.v2+json", "container.image.v1+json",
+                  "image.rootfs.diff.tar.gzip")])
 
 # manifest: bytes; blobs: {digest: bytes}, with those of an index's children; layers: digests; tars: layers unpacked
 Image = namedtuple("Image", "manifest media_type digest blobs layers tars config children")
@@ -200,9 +198,9 @@ def make_index(*children, **options):
 def make_artifact():
     """What is in a registry and is no image: a Helm chart."""
     config, chart = b'{"name": "chart"}', gzipped(tar_of({"chart/Chart.yaml": b"name: chart\n"}))
-    manifest = to_json({"schemaVersion": 2, "mediaType": OCI.manifest,
-                        "config": descriptor(config, "application/vnd.cncf.helm.config.v1+json"),
-                        "layers": [descriptor(chart, "application/vnd.cncf.helm.chart.content.v1.tar+gzip")]})
+    helm = "application/vnd.cncf.helm."
+    manifest = to_json({"schemaVersion": 2, "mediaType": OCI.manifest, "config": descriptor(config, helm + "config.v1+json"),
+                        "layers": [descriptor(chart, helm + "chart.content.v1.tar+gzip")]})
     blobs = {sha256(blob): blob for blob in (config, chart)}
     return Image(manifest, OCI.manifest, sha256(manifest), blobs, [sha256(chart)], (), config, ())
 
@@ -315,10 +313,11 @@ class LoopbackServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(("127.0.0.1", 0), self.handler, bind_and_activate=False)
         self.server_bind()
         self.requests, self.open, self.closing = [], set(), threading.Event()
-        self.scheme = "https" if tls else "http"
+        self.scheme, self.port = "https" if tls else "http", self.server_address[1]
+        self.host = "127.0.0.1:%d" % self.port
+        self.url = "%s://%s" % (self.scheme, self.host)
         if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if hasattr(ssl,
-                                                                        "PROTOCOL_TLS_SERVER") else ssl.PROTOCOL_TLS)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(os.path.join(tls, certificate), os.path.join(tls, "server.key"))
             if client_ca:
                 context.verify_mode = ssl.CERT_REQUIRED
@@ -336,18 +335,6 @@ class LoopbackServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         while not self.closing.is_set():
             self.handle_request()
         self.server_close()
-
-    @property
-    def port(self):
-        return self.server_address[1]
-
-    @property
-    def host(self):
-        return "127.0.0.1:%d" % self.port
-
-    @property
-    def url(self):
-        return "%s://%s" % (self.scheme, self.host)
 
     def process_request(self, request, client_address):
         self.open.add(request)
@@ -420,8 +407,7 @@ class FakeRegistry(LoopbackServer):
 
     def sent(self, *kinds):
         """Bytes of content sent for requests of these kinds."""
-        return sum(request.sent for request in list(self.requests) if request.kind in kinds and request.status
-                   in (200, 206))
+        return sum(each.sent for each in list(self.requests) if each.kind in kinds and each.status in (200, 206))
 
     def kinds(self):
         return [request.kind for request in self.requests]
@@ -633,8 +619,8 @@ def whole(wire, request, answer):
 def other_range(wire, request, answer):
     """Another range than was asked for, honestly labelled."""
     data = wire.server.blobs[request.path.rsplit("/", 1)[1]]
-    wire.send(answer if not request.range else Answer(206, data[5:],
-                                                      Content_Range="bytes 5-%d/%d" % (len(data) - 1, len(data))))
+    other = Answer(206, data[5:], Content_Range="bytes 5-%d/%d" % (len(data) - 1, len(data)))
+    wire.send(other if request.range else answer)
 
 
 def expire(wire, request, answer):
@@ -695,7 +681,6 @@ class Case(unittest.TestCase):
         for patch in (mock.patch.dict(os.environ, environment, clear=True),
                       mock.patch.object(imgpull, "BACKOFF", 0.001), mock.patch.object(imgpull, "SECRETS", set()),
                       mock.patch.object(imgpull, "CERTS_DIRS", (self.path("certs.d"),)),
-                      mock.patch.object(imgpull, "DAEMON_JSON", self.path("daemon.json")),
                       mock.patch.object(imgpull, "host_platform", lambda: imgpull.Platform("linux", "amd64", "")),
                       mock.patch("os.fsync"), mock.patch("os.fdatasync", create=True),      # the disk may take its time
                       mock.patch("socket.getaddrinfo", self.resolve)):
@@ -773,7 +758,6 @@ class Case(unittest.TestCase):
         """What lies in the test's directory beside the archive."""
         return sorted(name for name in os.listdir(self.dir) if name.startswith("image.tar.") or name.endswith(".tmp"))
 
-
     def clean(self):
         """Forget what a pull has left."""
         for name in self.left():
@@ -833,15 +817,16 @@ class TestReferences(unittest.TestCase):
         ("", ":tag app:tag/x a//b /a a/ a..b a___b -a a- a_ .a a/../b ä a?b a#b a%2fb reg.test:x/app reg.test:/app"),
         ("", "reg_x.test/app -reg.test/app reg..test/app [::1/app ::1/app [zz]/app bücher.example/app reg.test/"),
         ("p{9}", "reg.example:5000/" + "p" * 256), ("image ID", HEX),
-        ("more than one ':'", "app:3:20 app:sha256:" + HEX), ("1024 characters", "a" * 1025 + " " + ":" * 600000),
-        ("without the scheme", "https://reg.example/app docker://alpine"),
+        ("more than one ':'", "app:3:20"), ("with '@'", "app:sha256:" + HEX),
+        ("1024 characters", "a" * 1025 + " " + ":" * 600000),
+        ("leave out", "https://reg.example/app docker://alpine"),
         ("name", ("",)), ("", ("app:a b", "a b", "a\n", "a\0", "app@sha256:" + HEX + "\n"))]
     SOURCES = [  # text, scheme and full name; or words of the refusal
         ("alpine", None, "docker.io/library/alpine:latest"),
         ("http://localhost:5000/app:1", "http", "localhost:5000/app:1"),
         ("HTTPS://reg.example/a/b", "https", "reg.example/a/b:latest"), ("http://localhost:5000", "(?!.*5000:80)", ""),
         ("http://hub.docker.com/_/alpine", "image reference", ""), ("http://myhost/app", "myhost:80", ""),
-        ("docker://alpine", "scheme", ""), ("https://ann:hunter2@reg.example/app", "user info", ""),
+        ("docker://alpine", "leave out", ""), ("https://ann:hunter2@reg.example/app", "user info", ""),
         ("ann:hunter2@reg.example/app", "user info", ""), ("https://hunter2@reg.example/app", "user info", ""),
         ("https://ann:hunter2/@x@reg.test/app", "user info", ""), ("https://a:hunter2@sha1.test/app", "user info", "")]
     NAMES = [  # a name in the archive for reg.example/app:v2@sha256:...: without a tag, it takes the reference's
@@ -856,11 +841,13 @@ class TestReferences(unittest.TestCase):
                 self.assertEqual(imgpull.parse_reference(full), got)  # a full name stands for itself
 
     def test_bad(self):
+        begun = time.process_time()
         for word, texts in selected(self.BAD):
             for text in texts.split(" ") if isinstance(texts, str) else texts:
                 with self.subTest(text[:90]), self.assertRaisesRegex(imgpull.UsageError, word) as caught:
                     imgpull.parse_reference(text)
                 self.assertLess(len(str(caught.exception)), 1000)
+        self.assertLess(time.process_time() - begun, 2)
 
     def test_sources(self):
         """References that may say how to speak to their registry; no password is shown."""
@@ -1715,6 +1702,11 @@ def refused_digests():
             "sha256:" + "\u0661" * 64, "", "a" * 64, 7, None, ["sha256:" + "a" * 64]]
 
 
+def but_head(fault):
+    """The fault for all but HEAD, which is refused: a tag is asked by HEAD first where a destination is there."""
+    return lambda wire, request, answer: (says(405) if request.method == "HEAD" else fault)(wire, request, answer)
+
+
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x00\r\x08\u202e\x9b31m"      # clears the screen, sets the title, turns text around
 SECOND = make_image(b"one", b"two")
 ENDLESS = endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536)
@@ -1815,7 +1807,7 @@ class TestRefusals(Case):
 
     def test_refused(self):
         for number, row in enumerate([({"image": image}, words) for image, words in self.DOCUMENTS] + [
-                ({"faults": [(kind, fault, ALWAYS)], "challenges": [BEARER] if kind == "token" else []}, words)
+                ({"faults": [(kind, but_head(fault), ALWAYS)], "challenges": [BEARER] if kind == "token" else []}, words)
                 for kind, fault, words in self.FAULTS] + [
                 ({"challenges": [challenge]}, words) for challenge, words in self.CHALLENGES]):
             if os.environ.get("IMGPULL_ROW", str(number)) == str(number):
@@ -2207,6 +2199,7 @@ class TestLadder(Case):
         for image, options, local, answer, asked in selected([
                 (IMAGE, (), "destination", None, head), (IMAGE, (), "--base", None, head),
                 (IMAGE, (), "--reuse", None, head), (INDEX, ("--platform", "all"), "destination", None, head),
+                (INDEX, (), "destination", None, head), (INDEX, (), "--reuse", None, head),
                 (IMAGE, (), "destination", changed(Docker_Content_Digest=None), ["HEAD tag", "GET tag"]),
                 (IMAGE, (), "destination", says(405), ["HEAD tag", "GET tag"]),
                 (IMAGE, (), "destination", says(404), ["HEAD tag", "GET tag"]),
@@ -2215,6 +2208,9 @@ class TestLadder(Case):
             with self.subTest(local=local, answer=answer, image=image.digest):
                 held, server = self.path("held.tar"), self.serve(INDEX if image is INDEX else IMAGE)
                 path = self.tar if local == "destination" else held
+                for old in (self.tar, held):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.remove(old)
                 self.pull(server, *([] if image is ARM else options), tar=path)
                 server.add("app", "v1", image)
                 del server.requests[:]
@@ -2226,7 +2222,18 @@ class TestLadder(Case):
                 self.pull(server, *(list(options) + more), fresh=False)
                 self.assertEqual(["%s %s" % (request.method, request.kind) for request in server.requests
                                   if request.kind in ("tag", "manifest")], asked)
-                os.remove(self.tar)
+
+
+    def test_claimed_index(self):
+        """What an archive claims to be chosen from is no proof: the registry's own image comes, not the archive's."""
+        evil = make_index((make_image(b"evil"), "linux/amd64"))
+        made = self.pull(self.serve(evil), "--name", "app:v1").replace(evil.digest.encode(), INDEX.digest.encode())
+        for local in ("--reuse", "destination"):
+            with self.subTest(local):
+                path = self.write("image.tar" if local == "destination" else "held.tar", made)
+                more = (local, path) if local == "--reuse" else ()
+                self.pull(self.serve(INDEX), "--name", "app:v1", *more, fresh=local == "--reuse")
+                self.assertEqual(imgpull.list_archive(self.tar)[0].digest, IMAGE.digest)
 
 
 Product = namedtuple("Product", "name challenge answer user wrong")
@@ -2420,6 +2427,8 @@ class TestSecrets(Case):
                 self.write(DOCKER_CONFIG, {"auths": {server.host: config} if config else {}})
                 run = self.run_main("-s", "http", "--debug", "--json", "--retries", "1", "--force", *options,
                                     server.host + "/app:v1", self.tar)
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.tar)
                 if kind != "token":
                     self.assertEqual(run.code == 0, status is None, run.err)
                 for secret in self.SECRETS + ("token-1", "token-2", "token-3", "signature=abc"):
@@ -2974,10 +2983,12 @@ class InProcess(Case):
 
     def missing(self, good, image=MIXED):
         """Bytes of an image's layers that the part file, or the archive, does not hold in place."""
-        here = b"".join(read(path) for path in (self.tar + ".part", self.tar)[:2] if os.path.exists(path))
-        blocks = [(good.index(image.blobs[layer]) + start, image.blobs[layer][start:start + 4096])
-                  for layer in image.layers for start in range(0, len(image.blobs[layer]), 4096)]
-        return sum(len(block) for place, block in blocks if here[place:place + len(block)] != block)
+        here, missing = b"".join(read(path) for path in (self.tar + ".part", self.tar) if os.path.exists(path)), 0
+        for data in (image.blobs[layer] for layer in image.layers):
+            there = here[good.index(data):][:len(data)]
+            missing += sum(len(data[at:at + 4096]) for at in range(0, len(data), 4096)
+                           if data[at:at + 4096] != there[at:at + 4096])
+        return missing
 
     def resume(self, good, server, fetched, jobs=1):
         """Run the same command again: the good archive, and at most one piece a connection comes twice."""
@@ -3430,7 +3441,8 @@ class TestTime(Case):
                                          for head in (True, False)]):
             with self.subTest(kind, with_head=with_head), mock.patch.object(imgpull, "SLOW_SECONDS", 0.2):
                 server = self.serve(challenges=[BEARER], faults=[(kind, drip(with_head), ALWAYS)])
-                self.fails(self.pull(server, "--retries", "0", expect=4), "timed out: .* sent only .* in 0.2 s", code=4)
+                run = self.pull(server, "--retries", "0", "--timeout", "0.1", expect=4)
+                self.fails(run, "timed out: .* sent only .* in 0.2 s", code=4)
                 server.close()
 
     def test_endless_connect(self):
@@ -3810,7 +3822,7 @@ MISLEADING = [
      ""), ("Link of brackets", [SBOM], {"faults": [("referrers", changed(Link=["<" * 60000] * 5), ALWAYS)]}, None, ""),
     ("Link of halves", [SBOM], {"faults": [("referrers", changed(Link=["<a>;" * 15000] * 5), ALWAYS)]}, None, ""),
     ("Link of blanks", [SBOM], {"faults": [("referrers", changed(Link=["<a>" + " ;" * 30000] * 5), ALWAYS)]}, None, ""),
-    ("a manifest", [], {"faults": [("referrers", says(200, IMAGE.manifest), ALWAYS)]}, 5, "not an index"),
+    ("a manifest", [], {"faults": [("referrers", says(200, ARM.manifest), ALWAYS)]}, 5, "not an index"),
     ("a manifest as fallback", [(ARM, tag_of(IMAGE))], {"page": None}, 5, "not an index"),
     ("a web page", [], {"faults": [("referrers", says(200, b"<html>"), ALWAYS)]}, 5, "web page"),
     ("not JSON", [], {"faults": [("referrers", says(200, b"{"), ALWAYS)]}, 5, "JSON"),
@@ -3841,7 +3853,7 @@ MISLEADING = [
     ("a blob that is damaged", [SBOM], {"damaged": SBOM.layers[0]}, 5, "digest mismatch"),
     ("a layer of the image with another size", [make_referrer(IMAGE,
      change=lambda manifest: manifest["layers"].append( dict(descriptor(IMAGE.blobs[IMAGE.layers[0]], "text/x"),
-     size=5)))], {}, 5, "5 bytes in one place"),
+     size=5)))], {}, 5, "cannot have 5 bytes"),
     ("not an index nor a manifest", [], {"lists": {IMAGE.digest: [descriptor(b"[]", OCI.manifest)]},
      "more": [Image(b"[]", OCI.manifest, sha256(b"[]"), {}, (), (), b"", ())]}, 5, "JSON object")]
 
@@ -3937,10 +3949,9 @@ class TestReferrers(Case):
                     self.assertFalse(os.path.exists(self.tar))
                     self.clean()
                 else:
-                    self.assertIn(code, (0, None))
-                    self.assertIn(words, run.err)
-                    self.assertEqual(imgpull.verify_archive(self.tar), [])
+                    faults = imgpull.verify_archive(self.tar)
                     os.remove(self.tar)
+                    self.assertEqual((code or 0, faults, words in run.err), (0, [], True), run.err)
 
     def test_many(self):
         """More referrers than are taken, on many pages."""
@@ -4409,7 +4420,7 @@ FOREIGN += [Foreign(*row) for row in [
     ("empty", b"", "empty|early"), ("text", b"docker.io/library/alpine\n" * 100, "not a tar"),
     ("zeros", bytes(10240), "imgpull"), ("compressed", gzipped(PLAIN), "unpack|gunzip"),
     ("compressed, and cut", gzipped(PLAIN)[:-9], "unpack|gunzip"), ("JSON", b'{"manifests": []}', "not a tar|early"),
-    ("zstd", b"\x28\xb5\x2f\xfd" + bytes(1000), "unpack|zstd")]]
+    ("zstd", b"\x28\xb5\x2f\xfd" + bytes(1000), "compressed")]]
 # What takes much for its size: soon refused, or soon good, in 512 MiB.
 CHILDREN = [remade(plain_image(), annotations={"n": str(number)}) for number in range(600)]
 MANY = make_index(*[(image, "linux/amd64") for image in CHILDREN])
@@ -4437,10 +4448,11 @@ class TestHostileArchives(Case):
 
     def refused(self, path, listed=False):
         """By --verify and --list-tar, and by --base and --reuse before any layer comes; in words fit for a terminal."""
+        del self.server.requests[:]
         for option in ("--verify", "--list-tar", "--base", "--reuse")[:2 if listed else 4]:
             pull = ("-s", "http", self.server.host + "/app:v1", self.tar) if option in ("--base", "--reuse") else ()
             run = self.run_main(option, path, *pull)
-            codes = [0] if listed and option == "--list-tar" else [2, 5]
+            codes = [0, 5] if listed and option == "--list-tar" else [2, 5]
             self.assertIn(run.code, codes, option)
             self.assertNotRegex(run.out.decode() + run.err,
                                 "Traceback|internal error|root:|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -4852,7 +4864,8 @@ class TestBaseAndReuse(Case):
         """Layers that a base has on top of the same layers are left out, and no others."""
         self.assertEqual(self.blobs("--base", self.base),
                          (set(VERSION2.blobs) | {VERSION2.digest}) - {VERSION2.layers[0]})
-        self.assertEqual(self.server.sent("layer"), sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
+        self.assertEqual(self.server.sent("layer"), sum(     # what the base has, but not there, is copied
+            len(VERSION2.blobs[layer]) for layer in set(VERSION2.layers) - set(VERSION1.layers)))
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
         held = members(read(self.tar))
         listed, = json.loads(held["index.json"].decode())["manifests"]
@@ -4869,7 +4882,7 @@ class TestBaseAndReuse(Case):
     def test_all_or_nothing(self):
         """A base that shares nothing, and one that holds everything."""
         self.assertEqual(self.fetch(), self.fetch("--base", self.other))
-        self.assertIn("nothing is left out", self.said.err)
+        self.assertRegex(self.said.err, "nothing is (left out|omitted)")
         self.assertEqual(self.blobs("--base", self.base, name="app:v1"), {VERSION1.digest, sha256(VERSION1.config)})
         self.assertNotIn(VERSION2.layers[0], self.blobs("--base", self.other, "--base", self.base))
 
@@ -5044,7 +5057,6 @@ class TestKeepGoing(Bundles):
     HALF = [dict(size=1 << 43)] * 2
     BAD = [  # name, the image that cannot be had, a fault of its last layer, words that say why
         ("no manifest", None, None, "404"),
-        ("a manifest of an artifact's platform", make_image(b"s390x", architecture="s390x"), None, ""),
         ("a layer that is gone", ARMV6, says(404), "404"), ("a layer that is damaged", ARMV6, changed(body=flipped), "digest"),
         ("a layer that is refused", ARMV6, says(403), "403"), ("a layer of a busy server", ARMV6, says(503), "503"),
         ("a layer that is cut off", ARMV6, cut(3), "connection"),
@@ -5052,7 +5064,7 @@ class TestKeepGoing(Bundles):
         ("sizes that add up to 2^60", chosen(make_image(*map(noise, range(64), [9] * 64)), *range(64), size=(1 << 44) - 1), None,
          "impossible size|needs"),
         ("two sizes for a layer", chosen(make_image(BIG, b"b"), 0, size=1), None, "cannot have|size"),
-        ("a layer longer than it is", chosen(ARMV6, 0, size=1 << 20), None, ""),
+        ("a layer longer than it is", chosen(ARMV6, 0, size=1 << 20), None, "announces"),
         ("no diff_ids", make_image_like(ARMV6, lambda manifest: manifest["layers"].pop()), None, "layer")]
 
     def failing(self, image, fault):
@@ -5067,6 +5079,9 @@ class TestKeepGoing(Bundles):
             for is_first in (True, False):
                 with self.subTest(name, is_first=is_first):
                     server, app, bad = self.failing(image, fault)
+                    for path in [self.tar] if os.path.exists(self.tar) else []:
+                        os.remove(path)
+                    self.clean()
                     argv = ([bad, app] if is_first else [app, bad]) + ["--keep-going", "--retries", "0"]
                     run = self.bundle(*argv, code=1)
                     errors = [line for line in run.err.splitlines() if line.startswith("imgpull: error: ")]
@@ -5107,7 +5122,9 @@ class TestKeepGoing(Bundles):
                 with self.subTest(name, options=options):
                     faulty = self.serve(MIXED, faults=[("layer", only_for(MIXED.layers[0], fault), ALWAYS)])
                     other = self.serve(MIXED)
-                    self.bundle("--retries", "0", *options + (faulty.host + "/app:v1", other.host + "/app:v1"))
+                    names = tuple("http://%s/app:v1" % each.host for each in (faulty, other))
+                    run = self.run_main("--retries", "0", *options + names + (self.tar,))
+                    self.assertEqual(run.code, 0, run.err)
                     self.assertEqual(len(self.names()), 2)
                     os.remove(self.tar)
                     faulty.close()
@@ -5118,16 +5135,17 @@ class TestKeepGoing(Bundles):
         server, app, b = self.two()
         c = server.add("c", "v1", make_image(b"c"))
         self.bundle(app, b)
-        whole = read(self.tar)
-        del server.manifests["b", "v1"]
+        whole, image = read(self.tar), server.manifests["b", "v1"]
         for argv, expected in selected([
                 ([app, b], [app, b]), ([b, c], [app, b]), ([app, b, "--force"], [app]),
-                ([app, c, server.host + "/none:v1"], [app, c])]):       # that one was not in it
+                ([app, c, server.host + "/none:v1"], [app, b]),         # which may be a slip for b
+                ([app, b, c, server.host + "/none:v1"], [app, b, c])]):
             with self.subTest(argv):
                 self.write("image.tar", whole)
+                server.manifests["b", "v1"] = image if len(argv) > 3 else None
                 run = self.bundle("--keep-going", *argv, code=1)
                 self.assertEqual(sorted(self.names()), sorted(expected))
-                if b in expected:
+                if expected == [app, b]:
                     self.assertEqual(read(self.tar), whole)
                     self.assertRegex(run.err, "error: .*--force")
                 self.assertRegex(run.err, "error: .*%s" % re.escape(argv[-1] if "none" in argv[-1] else b))
@@ -5148,7 +5166,7 @@ class TestDryRun(Bundles):
                 ("base", ["--base", "kept.tar", app, b, "x.tar"], set(), ARMV6.layers),
                 ("destination", [app, b, "held.tar"], IMAGE.layers, set()),
                 ("up to date", [app, "held.tar"], IMAGE.layers, set())]):
-            for options in ((), ("--json",)):
+            for options in ((), ("--json",))[:1 + (argv[-1] != "-")]:
                 with self.subTest(name, options=options):
                     del server.requests[:]
                     paths = [self.path(word) if word.endswith(".tar") else word for word in argv]
@@ -5192,7 +5210,7 @@ class TestDryRun(Bundles):
         for options, name, tar, code in selected([
                 ((), "app:v9", "x.tar", 3), (("--platform", "linux/s390x"), "app:v1", "x.tar", 3),
                 ((), "app:v1", "none/x.tar", 6), ((), "app:v1", "text.tar", 6), ((), "UPPER", "x.tar", 2),
-                (("--base", "none.tar"), "app:v1", "x.tar", FAILED), ((), "app:v1", ".", 6)]):
+                (("--base", "none.tar"), "app:v1", "x.tar", 2), ((), "app:v1", ".", 6)]):
             with self.subTest(name, options=options, tar=tar):
                 self.write("text.tar", b"my thesis")
                 for dry in ((), ("--dry-run",)):
@@ -5289,7 +5307,7 @@ class TestWhatIsThere(Bundles):
         """What is refused before anything is asked for."""
         for words, said in selected([
                 ("--platform linux/amd64 --platform linux/arm64 app x.tar", "--platform is given twice"),
-                ("--from list.txt", "where to"), ("--name x --from list.txt x.tar", "--name is for one image")] + [
+                ("--from list.txt", "no output file"), ("--name x --from list.txt x.tar", "--name is for one image")] + [
                 ("--%s= app x.tar" % option, "--%s is empty" % option)
                 for option in ("platform", "name", "base", "cacert", "user", "from")]):
             with self.subTest(words):

@@ -4,8 +4,8 @@
     python3 .ci/interop.py              every check
     python3 .ci/interop.py NAME …       some of them: see the functions marked @check
 
-Runs as root on Debian; a missing tool is an error that names its package. All servers listen on loopback and end with
-this script, and so does its temporary directory.
+Runs as root on Debian; a missing tool is an error. All servers listen on loopback and end with
+this script.
 """
 
 import base64
@@ -37,14 +37,11 @@ import urllib.request
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MIB = 1024 * 1024
 OCI, DOCKER = "application/vnd.oci.image.", "application/vnd.docker.distribution."
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 NAME = "registry.interop"  # loopback under a name that is not, which only some processes can resolve
 
-TOOLS = [  # command, Debian package
-    ("docker-registry", "docker-registry"), ("skopeo", "skopeo"), ("podman", "podman"), ("dockerd", "docker.io"),
-    ("docker", "docker.io"), ("containerd", "containerd"), ("ctr", "containerd"), ("runc", "runc"), ("make", "make"),
-    ("nginx", "nginx-light"), ("htpasswd", "apache2-utils"), ("tinyproxy", "tinyproxy"), ("openssl", "openssl"),
-    ("microsocks", "microsocks"), ("busybox", "busybox-static"),
-    ("/usr/bin/time", "time"), ("dpkg", "dpkg"), ("tar", "tar"), ("unshare", "util-linux"), ("mount", "mount")]
+TOOLS = ["docker-registry", "skopeo", "podman", "dockerd", "docker", "containerd", "ctr", "runc", "make", "nginx",
+         "htpasswd", "tinyproxy", "microsocks", "openssl", "busybox", "tar", "unshare"]  # .ci/run installs them
 
 CHECKS = collections.OrderedDict()
 FAILURES = []
@@ -82,8 +79,7 @@ def at_most(what, got, bound):
         raise Fault("%s is %s, more than %s" % (what, got, bound))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Programs and servers
+# ---- Programs and servers ----
 
 Ran = collections.namedtuple("Ran", "code out err")
 
@@ -97,6 +93,15 @@ def run(args, wanted=0, stdin=b"", **options):
     return Ran(process.returncode, out, err)
 
 
+def refused(action, *args):
+    """Return what a loader said when it would not; that it would is a Fault."""
+    try:
+        said = action(*args)
+    except Fault as error:
+        return one_line(str(error))
+    raise Fault("not refused: %r" % (said,))
+
+
 def one_line(text):
     return " / ".join(line.strip() for line in text.splitlines() if line.strip())[-300:]
 
@@ -105,11 +110,6 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def is_listening(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def read(*names):
@@ -128,43 +128,16 @@ def sha256(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(MIB), b""):
-            digest.update(chunk)
-    return "sha256:" + digest.hexdigest()
-
-
 class Lab:
-    """A temporary directory and the servers started in it; both are gone when the `with` block ends."""
+    """A temporary directory, and the servers started in it; main() ends both."""
 
-    def __enter__(self):
-        self.directory = tempfile.mkdtemp(prefix="interop-", dir="/tmp")  # sockets and podman want short paths
-        os.chmod(self.directory, 0o755)  # nginx's worker is another user
-        self.servers, self.made = [], {}
-        self.logs = {}  # {port: path of what the server on it prints}
+    def __init__(self, directory):
+        self.directory, self.made, self.logs = directory, {}, {}  # logs: {port: path of what its server prints}
+        os.chmod(directory, 0o755)  # nginx's worker is another user
         self.program = shutil.copy(os.path.join(PROJECT, "imgpull.py"), self.path("alone", ""))  # one file is enough
         # One environment for every program: nothing of the user's configuration or proxies comes in.
-        keep = ("PATH", "LANG", "TERM")
-        self.env = dict({name: os.environ[name] for name in keep if name in os.environ}, HOME=self.path("home", ""),
-                        TMPDIR=self.path("tmp", ""))
-        return self
-
-    def __exit__(self, *_):
-        for server in reversed(self.servers):
-            server.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-        with open("/proc/self/mountinfo") as file:
-            mounts = [line.split()[4] for line in file]
-        for mount in reversed(mounts):
-            if mount.startswith(self.directory + "/"):
-                subprocess.call(["umount", "-l", mount])
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.env = {name: os.environ[name] for name in ("PATH", "LANG", "TERM") if name in os.environ}
+        self.env.update(HOME=self.path("home", ""), TMPDIR=self.path("tmp", ""))
 
     def path(self, *names):
         """Return a path in the laboratory; its directory is made (end with "" for a directory)."""
@@ -185,18 +158,14 @@ class Lab:
 
     def serve(self, args, ready):
         """Start a server and wait until it is ready: ready(), or a port that listens."""
-        log = self.path("logs", "%d-%s" % (len(self.servers), os.path.basename(args[0])))
+        self.logs[ready] = log = self.path("logs", "%d-%s" % (len(self.logs), os.path.basename(args[0])))
         with open(log, "wb") as file:
-            server = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=self.env,
-                                      start_new_session=True)
-        self.servers.append(server)
-        deadline = time.time() + 20
-        while not (ready() if callable(ready) else is_listening(ready)):
-            if server.poll() is not None or time.time() > deadline:
-                raise Fault("%s did not start: %s" % (args[0], read(log)[-2000:]))
+            subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=self.env)
+        for _ in range(400):
             time.sleep(0.05)
-        self.logs[ready] = log
-        return log
+            if ready() if callable(ready) else not socket.socket().connect_ex(("127.0.0.1", ready)):
+                return log
+        raise Fault("%s did not start: %s" % (args[0], read(log)[-2000:]))
 
     def imgpull(self, *args, python=sys.executable, env=(), within=list, **options):
         """Run imgpull; env is added to the environment, within(command) may wrap the command."""
@@ -272,11 +241,9 @@ class Relay:
         return not cut
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Images
-
+# ---- Images ----
 # What the checks pull: repository:tag -> (format, {platform: layers}); None is this host's platform.
-# Layers: busybox, host (files of this machine), text:NAME (one small file), noise:NAME:MIB (one file that does not compress).
+# Layers: busybox, host (this machine's), text:NAME (a small file), noise:NAME:MIB (a file that does not compress).
 IMAGES = {
     "busybox:oci": ("oci", {None: ["busybox", "text:motd"]}),
     "busybox:v2s2": ("v2s2", {None: ["busybox", "text:v2s2"]}),
@@ -290,54 +257,38 @@ IMAGES = {
     "stream:1": ("oci", {None: ["busybox", "noise:stream:24", "text:stream"]}),
     "many:index": ("oci", {None: ["busybox", "text:own"], "linux/s390x": ["text:s390x"], "linux/arm/v7": ["text:arm"]}),
     "many:list": ("v2s2", {None: ["busybox", "text:own2"], "linux/s390x": ["text:s390x"]}),
-    "giant:1": ("oci", {None: ["noise:giant:512"]}),
-    "parts:1": ("oci", {None: ["noise:%d:%d" % (number, size) for number, size in enumerate([160, 80, 40, 40])]}),
     "app:1": ("oci", {None: ["busybox", "noise:base:48", "text:shared", "text:one"]}),
     "app:2": ("oci", {None: ["busybox", "noise:base:48", "text:shared", "text:two", "noise:two:8"]}),
 }
 
-def own_architecture():
-    return run(["dpkg", "--print-architecture"]).out.strip()
-
-
-def add_file(tar, name, data, mode=0o644):
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = len(data), mode, 1700000000
-    tar.addfile(info, io.BytesIO(data))
-
-
-def fill_busybox(tar):
-    path = shutil.which("busybox")
-    add_file(tar, "bin/busybox", read(path), 0o755)
-    for name in sorted(run([path, "--list"]).out.split()):
-        if name != "busybox":
-            link = tarfile.TarInfo("bin/" + name)
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    add_file(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
-
-
-def file_of(spec):
-    """Return the path of a file that is in this layer and no other."""
+def layer_file(spec):
+    """Return the path and the content of the file that is in this layer and no other."""
     kind, _, rest = spec.partition(":")
-    return {"busybox": "bin/busybox", "text": "layers/%s.txt" % rest, "noise": "noise/" + rest}[kind]
+    if kind == "text":
+        return "layers/%s.txt" % rest, b"layer %s\n" % rest.encode()
+    times, block = int(rest.partition(":")[2]) // 8, random.Random(spec).getrandbits(64 * MIB)
+    return "noise/" + rest, block.to_bytes(8 * MIB, "little") * times
 
 
-def unpacked_layer(lab, spec):
-    """Return the tar that `spec` describes."""
-    kind, _, rest = spec.partition(":")
-    if kind == "host":  # a real tree, with links of all kinds
-        return subprocess.check_output(["tar", "--one-file-system", "-C", "/", "-cf", "-", "etc", "usr/sbin"])
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        if kind == "busybox":
-            fill_busybox(tar)
-        elif kind == "text":
-            add_file(tar, file_of(spec), ("layer %s\n" % rest).encode())
-        else:
-            times = int(rest.partition(":")[2]) // 8
-            add_file(tar, file_of(spec), random.Random(spec).getrandbits(64 * MIB).to_bytes(8 * MIB, "little") * times)
-    return raw.getvalue()
+def layer(lab, spec):
+    """Put a layer into the OCI layout, noise hardly compressed (it would only cost time): diff_id, descriptor."""
+    if spec == "busybox":
+        shutil.copy(shutil.which("busybox"), lab.path("box", "bin", "busybox"))
+        for name in ("sh", "cat", "true"):
+            os.symlink("busybox", lab.path("box", "bin", name))
+        data = subprocess.check_output(["tar", "-C", lab.path("box", ""), "-cf", "-", "bin"])
+    elif spec == "host":  # a real tree, with links of all kinds
+        data = subprocess.check_output(["tar", "--one-file-system", "-C", "/", "-cf", "-", "etc", "usr/sbin"])
+    else:
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            name, content = layer_file(spec)
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        data = raw.getvalue()
+    packed = gzip.compress(data, 0 if spec.startswith("noise") else 1, mtime=0)
+    return sha256(data), store(lab, packed, OCI + "layer.v1.tar+gzip")
 
 
 def blob_path(lab, digest):
@@ -361,13 +312,6 @@ def store_index(lab, manifests):
     return store(lab, {"schemaVersion": 2, "mediaType": kind, "manifests": manifests}, kind)
 
 
-def layer(lab, spec):
-    """Put a layer into the OCI layout, noise hardly compressed (it would only cost time): diff_id, descriptor."""
-    data = unpacked_layer(lab, spec)
-    packed = gzip.compress(data, 0 if spec.startswith("noise") else 1, mtime=0)
-    return sha256(data), store(lab, packed, OCI + "layer.v1.tar+gzip")
-
-
 def manifest(lab, platform, specs, name):
     """Put a manifest and its config into the OCI layout; return its descriptor."""
     platform = dict(zip(("os", "architecture", "variant"), platform.split("/")))
@@ -387,14 +331,19 @@ def image(lab, name):
 
 def build(lab, name, format_, platforms):
     """Build an image, and push it to the plain registry as `name`."""
-    descriptors = [manifest(lab, platform or "linux/" + own_architecture(), specs, name)
+    descriptors = [manifest(lab, platform or "linux/" + ARCHITECTURE, specs, name)
                    for platform, specs in platforms.items()]
     top = descriptors[0]
-    if len(descriptors) > 1:
-        # As buildkit does: an entry of no platform that is no image.
-        attestation = dict(manifest(lab, "unknown/unknown", ["text:attestation"], name),
-                           annotations={"vnd.docker.reference.type": "attestation-manifest",
-                                        "vnd.docker.reference.digest": descriptors[0]["digest"]})
+    if len(descriptors) > 1 and format_ == "v2s2":
+        top = store_index(lab, descriptors)
+    elif len(descriptors) > 1:
+        # As BuildKit does: an entry of no platform that is no image.
+        unknown = {"architecture": "unknown", "os": "unknown"}
+        statement = store(lab, {}, "application/vnd.in-toto+json")
+        config = dict(unknown, config={}, rootfs={"type": "layers", "diff_ids": [statement["digest"]]})
+        attestation = dict(store_manifest(lab, store(lab, config, OCI + "config.v1+json"), [statement]),
+                           platform=unknown, annotations={"vnd.docker.reference.type": "attestation-manifest",
+                                                          "vnd.docker.reference.digest": top["digest"]})
         top = store_index(lab, descriptors + [attestation])
     push(lab, top, name, format_)
 
@@ -437,12 +386,10 @@ def truth(lab, name, called=None):
                  sum({each["digest"]: each["size"] for each in body["layers"]}.values()))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Registries, and what stands in front of them
-
+# ---- Registries, and what stands in front of them ----
 
 def registry(lab, kind):
-    """Start a docker-registry: "plain", where the images are pushed; others that serve the same; "mirror"; "far", "empty"."""
+    """Start a docker-registry: "plain" gets the images, others serve the same, but for "mirror", "far" and "empty"."""
     directory, port = lab.once(authority), free_port()
     http_ = {"addr": "127.0.0.1:%d" % port, "secret": "interop"}
     storage = {"filesystem": {"rootdirectory": lab.path(kind if kind in ("mirror", "far", "empty") else "storage", "")}}
@@ -472,22 +419,13 @@ def requested(lab, port):
 
 
 def authority(lab):
-    """Make a private CA with a server's and a client's certificate, and a self-signed one for tokens: their directory."""
+    """Make a private CA with a server's and a client's certificate, and one for tokens: return their directory."""
     directory = lab.path("certificates", "")
-
-    def make(name, *arguments):
-        run(["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=interop " + name,
-             "-keyout", directory + name + ".key"] + list(arguments))
-
-    for name in ("ca", "token"):
-        make(name, "-x509", "-days", "30", "-out", directory + name + ".crt")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:" + NAME),
-                            ("client", "extendedKeyUsage=clientAuth")):
-        request, extensions = directory + name + ".csr", write(directory + name + ".ext", extension)
-        make(name, "-out", request)
-        run(["openssl", "x509", "-req", "-in", request, "-days", "30", "-CA", directory + "ca.crt",
-             "-CAkey", directory + "ca.key", "-CAcreateserial", "-extfile", extensions,
-             "-out", directory + name + ".crt"])
+    by_ca = ["-CA", directory + "ca.crt", "-CAkey", directory + "ca.key", "-addext"]
+    for name, more in (("ca", []), ("token", []), ("client", by_ca + ["extendedKeyUsage=clientAuth"]),
+                       ("server", by_ca + ["subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:" + NAME])):
+        run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=interop " + name,
+             "-keyout", directory + name + ".key", "-out", directory + name + ".crt"] + more)
     return directory
 
 
@@ -543,7 +481,8 @@ def nginx(lab):
     before the registry with a password, and "hidden" 404.
     """
     directory, home, servers, ports = lab.once(authority), lab.path("nginx", ""), "", {}
-    plain, login = "http://127.0.0.1:%d" % lab.once(registry, "plain"), "https://127.0.0.1:%d" % lab.once(registry, "login")
+    plain, login = ("%s://127.0.0.1:%d" % (scheme, lab.once(registry, kind))
+                    for scheme, kind in (("http", "plain"), ("https", "login")))
     verify = "ssl_client_certificate %sca.crt; ssl_verify_client on;" % directory
     unless = "location ~ ^/v2/.+ { if ($http_authorization = '') { return %d; } proxy_pass %s; }"
     rules = [("mtls", " ssl", plain, verify), ("no challenge", " ssl", login, unless % (401, login)),
@@ -583,9 +522,7 @@ def microsocks(lab):
     return port, lab.serve(lab.resolving(command), port)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Loaders: each has take(archive, truths), which loads an archive and raises a Fault unless what came out is right
-
+# ---- Loaders: each has take(archive, truths), which loads an archive and raises a Fault unless it came out right ----
 
 def right(title, config_digest, config, one):
     """Compare the config that a loader has with the registry's."""
@@ -597,6 +534,7 @@ class Docker:
     """A dockerd of its own; calling it runs its client. `stdin` and `fetch` load from stdin, pull from a registry."""
 
     stdin, fetch = ["load"], ["pull", "--quiet"]
+    start_container = ["run", "--rm", "--network", "none"]
 
     def __init__(self, lab, name=None):
         self.lab, self.home = lab, lab.path(name or type(self).__name__.lower(), "")
@@ -639,28 +577,15 @@ class Docker:
         short = re.sub("^docker.io/(library/)?", "", one.name) if type(self) is Docker else one.name
         same("its names", seen["RepoTags"], [short] if tagged else [])
 
-    def read(self, one, paths):
-        """Return the content of files of an image."""
-        container, contents = self("create", one.config, "sh").out.strip(), []
-        for path in paths:
-            data = subprocess.check_output(self.client + ["cp", container + ":/" + path, "-"], env=self.lab.env)
-            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-                contents.append(tar.extractfile(tar.next()).read())
-        self("rm", container)
-        return contents
+    def content(self, one, paths):
+        """Return what `cat` shows in a container of an image."""
+        return self(*self.start_container, self.id(one), "cat", *paths).out
 
     def forget(self, one):
         self("image", "rm", "-f", self.id(one))
 
     def holds(self, one):
         return self("image", "inspect", self.id(one), wanted=None).code == 0
-
-    def configs(self):
-        """Return the configs of all its images, and remove the images."""
-        found = set(self("image", "ls", "--all", "--quiet", "--no-trunc").out.split())
-        if found:
-            self("image", "rm", "-f", *found)
-        return found
 
 
 class Podman(Docker):
@@ -676,11 +601,20 @@ class Podman(Docker):
     def id(self, one):
         return one.config[len("sha256:"):]
 
-    def read(self, one, paths):
+    def content(self, one, paths):
         root = self("image", "mount", self.id(one)).out.strip()
-        contents = [read(root, path) for path in paths]
-        self("image", "umount", self.id(one))
-        return contents
+        return b"".join(read(root, path.lstrip("/")) for path in paths).decode("utf-8", "replace")
+
+
+class NamedPodman(Podman):
+    """podman that pulls each image of an archive by its name there."""
+
+    def take(self, path, truths):
+        for one in truths:
+            self("pull", "-q", "oci-archive:%s:%s" % (path, ref_name(one, truths)))
+            self.look(one)
+            self.forget(one)
+        return "pulled"
 
 
 class Containerd(Docker):
@@ -706,11 +640,9 @@ class Containerd(Docker):
     def load(self, path):
         return one_line(self("images", "import", "--snapshotter", "native", path).out)
 
-    def rows(self):
-        return [line.split() for line in self("images", "ls").out.splitlines()[1:]]
-
     def names(self, one):
-        return [row[0] for row in self.rows() if row[2] == one.digest]
+        rows = [line.split() for line in self("images", "ls").out.splitlines()[1:]]
+        return [row[0] for row in rows if row[2] == one.digest]
 
     def look(self, one):
         same("containerd's names for it", self.names(one), [one.name])
@@ -719,14 +651,8 @@ class Containerd(Docker):
         same("containerd's check", status[3:5] + status[-1:], ["complete", "(%d/%d)" % (blobs, blobs), "true"])
         right("containerd's image", one.config, json.loads(self("content", "get", one.config).out), one)
 
-    def read(self, one, paths):
-        # A directory of its own: ctr names the snapshot after it, and would mount an earlier one
-        # of that name that is still being cleared away.
-        root = self.lab.fresh("mounted")
-        self("images", "mount", "--snapshotter", "native", one.name, root)
-        contents = [read(root, path) for path in paths]
-        self("images", "unmount", "--rm", "--snapshotter", "native", root)
-        return contents
+    def content(self, one, paths):
+        return self("run", "--rm", "--snapshotter", "native", one.name, "interop", "cat", *paths).out
 
     def forget(self, one):
         self("images", "rm", "--sync", *self.names(one))
@@ -735,13 +661,6 @@ class Containerd(Docker):
         """It lists an image whose layers it lacks; what counts is whether it finds it complete."""
         row = self("images", "check", "--snapshotter", "native", "name==" + one.name).out.splitlines()[1:]
         return bool(row) and " complete " in row[0]
-
-    def configs(self):
-        rows = self.rows()
-        manifests = [json.loads(self("content", "get", row[2]).out) for row in rows]
-        if rows:
-            self("images", "rm", "--sync", *[row[0] for row in rows])
-        return {body["config"]["digest"] for body in manifests if "config" in body}
 
 
 def ref_name(one, truths):
@@ -762,7 +681,7 @@ class Skopeo:
         data = read(out, "manifest.json")
         body = json.loads(data.decode())
         digests = [each["digest"] for each in body["layers"] + [body["config"]]]
-        same("skopeo's blobs", [sha256_of(out + digest[7:]) for digest in digests], digests)
+        same("skopeo's blobs", [sha256(read(out, digest[7:])) for digest in digests], digests)
         right("skopeo's image", digests[-1], json.loads(read(out, digests[-1][7:]).decode()), one)
         if self.transport == "oci-archive":
             same("skopeo's digest", sha256(data), one.manifest)
@@ -778,17 +697,15 @@ class Skopeo:
 def loaders(lab):
     return [("docker load", lab.once(Docker)), ("podman load", lab.once(Podman)),
             ("ctr images import", lab.once(Containerd)), ("skopeo docker-archive", Skopeo(lab, "docker-archive")),
-            ("skopeo oci-archive", Skopeo(lab, "oci-archive"))]
+            ("skopeo oci-archive", Skopeo(lab, "oci-archive")), ("podman pull oci-archive", lab.once(NamedPodman))]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The checks: archives
-
+# ---- The checks: archives ----
 # Title, images ("@" stands for one by its digest), options (OWN for this host's architecture).
 ARCHIVES = [
     ("OCI", ["busybox:oci"], []),
     ("Docker schema 2", ["busybox:v2s2"], []),
-    ("debootstrap", ["minbase:1"], []),
+    ("this machine's files", ["host:1"], []),
     ("index, this platform", ["many:index"], []),
     ("Docker list, this platform", ["many:list"], []),
     ("index, --platform all", ["many:index"], ["--platform", "all"]),
@@ -800,14 +717,11 @@ ARCHIVES = [
     ("a layer thrice", ["thrice:1"], []),
     ("60 layers", ["sixty:1"], [])]
 
-REFUSALS = {  # what a loader is known not to do, and its words
-    ("several images, OCI and Docker", "skopeo oci-archive"): "no descriptor found for reference"}
-
 
 def archive(lab, names, options=(), port=None, **more):
     """Pull images of the table with imgpull: the archive's path, and what each image in it has to be."""
     plain, truths = lab.once(registry, "plain"), []
-    options = [option.replace("OWN", own_architecture()) for option in options]
+    options = [option.replace("OWN", ARCHITECTURE) for option in options]
     for name in names:
         one = truth(lab, lab.once(image, name.replace("@", ":oci")))
         if name.endswith("@"):
@@ -836,69 +750,54 @@ def intact(path, truths, omitted=()):
 
 
 def interpreters():
-    """Return the oldest and the newest Python here that imgpull is meant for: [(version, path), …]."""
-    found = {}
-    pyenv = glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3"))
-    for path in [sys.executable] + pyenv + glob.glob("/usr/bin/python3"):
-        code = "import sys; print('%d %d %d' % sys.version_info[:3])"
-        found[tuple(int(part) for part in run([path, "-c", code]).out.split())] = path
-    usable = sorted(version for version in found if version >= (3, 6))
-    return [(".".join(map(str, version)), found[version]) for version in (usable[0], usable[-1])]
+    """Return the oldest and the newest Python here: [(version, path), …]."""
+    found = {tuple(map(int, path.split("/")[-3].split("."))): path
+             for path in glob.glob(os.path.expanduser("~/.pyenv/versions/3.*.*/bin/python3"))}
+    found[sys.version_info[:3]] = sys.executable
+    return [("%d.%d.%d" % version, found[version]) for version in (min(found), max(found))]
 
 
 @check
 def loading(lab):
-    """Archives of every kind, loaded by every loader, and under the names that --list-tar shows."""
+    """Archives of every kind, loaded by every loader under the names that --list-tar shows."""
     for title, names, options in ARCHIVES:
         truths = []
         with case("%s: pulled" % title) as saw:
             path, truths = archive(lab, names, options)
             saw("%d bytes of blobs" % intact(path, truths))
             listed = lab.imgpull("--list-tar", path).out
-            names = [one.name for one in truths] + [ref_name(one, truths) for one in truths if "@" not in one.name]
-            same("names that --list-tar lacks", [name for name in names if name not in listed.split()], [])
+            wanted = [one.name for one in truths] + [ref_name(one, truths) for one in truths if "@" not in one.name]
+            same("names that --list-tar lacks", [name for name in wanted if name not in listed.split()], [])
         for loader, tool in loaders(lab) if truths else ():
             with case("%s: %s" % (title, loader)) as saw:
-                try:
+                # skopeo and podman know no names of Docker's schema 2, and podman none without a tag.
+                unnamed = "Docker" in title and (len(truths) > 1 or "podman" in loader) or title == "by digest"
+                if unnamed and "oci-archive" in loader and (title, loader) != ("by digest", "skopeo oci-archive"):
+                    saw("refused, as known: " + refused(tool.take, path, truths))
+                else:
                     saw(tool.take(path, truths))
-                except Fault as error:
-                    if REFUSALS.get((title, loader), "no refusal") not in str(error):
-                        raise
-                    saw("refused, as known: " + one_line(str(error)))
-        for one in truths if len(truths) > 1 and (title, "skopeo oci-archive") not in REFUSALS else truths[:1]:
-            with case("%s: podman pull oci-archive:TAR:%s" % (title, ref_name(one, truths))):
-                podman = lab.once(Podman)
-                podman("pull", "-q", "oci-archive:%s" % path + (":" + ref_name(one, truths)) * ("@" not in one.name))
-                podman.look(one)
-                podman.forget(one)
 
 
 @check
 def some_platforms(lab):
     """Two platforms of three in one archive, with their index: who asks for one of them gets it."""
     path, (one,) = archive(lab, ["many:index"], ["--platform", "linux/OWN,linux/s390x"])
-    containerd, skopeo = lab.once(Containerd), lab.private(["skopeo", "--insecure-policy"])
-    imports, copy = containerd.client + ["images", "import"], ["copy", "--quiet", "oci-archive:" + path]
-    for title, command, words in (
-            ("ctr --platform", imports + ["--platform", "linux/s390x", "--snapshotter", "native", path], ""),
-            ("ctr --platform, of the one left out", imports + ["--platform", "linux/arm/v7", path], "not found"),
-            ("ctr --all-platforms", imports + ["--all-platforms", "--snapshotter", "native", path], "not found"),
-            ("skopeo --override-arch", skopeo + ["--override-arch", "s390x"] + copy, ""),
-            ("skopeo --override-arch, of the one left out", skopeo + ["--override-arch", "arm"] + copy, "no such file"),
-            ("skopeo copy --all", skopeo + copy + ["--all"], "no such file")):
-        with case(title) as saw:
-            out = ["dir:" + lab.fresh("skopeo")] * (command[0] == "unshare")
-            ran = run(command + out, env=lab.env, wanted=None)
-            saw(one_line(ran.out + ran.err) or "taken")
-            same("being refused", (bool(ran.code), words in ran.err), (bool(words), True))
-            containerd("images", "rm", "--sync", one.name)
+    containerd, copy = lab.once(Containerd), ["copy", "--quiet", "oci-archive:" + path]
+    for number, platform in enumerate(("linux/s390x", "linux/arm/v7")):  # the latter was left out
+        load = ["images", "import", "--snapshotter", "native", "--platform", platform, path]
+        with case("ctr --platform " + platform):
+            same("being refused", bool(containerd(*load, wanted=None).code), bool(number))
+        with case("skopeo, " + platform):
+            options = ["--override-arch", platform.split("/")[1]] + copy + ["dir:" + lab.fresh("skopeo")]
+            ran = lab.skopeo(*options, wanted=None)
+            same("being refused", bool(ran.code), bool(number))
 
 
 @check
-def listings(lab):
-    """--verify of ours, good and damaged; other tools' archives are refused with a hint."""
+def foreign(lab):
+    """Archives of other tools are refused with a hint, not read in a way of our own."""
     ours, (one, two) = archive(lab, ["busybox:oci", "thrice:1"])
-    docker, podman, saved = lab.once(Docker), lab.once(Podman), lab.path("saved", "")
+    docker, saved = lab.once(Docker), lab.path("saved", "")
     docker.load(ours)
     docker("save", "-o", saved + "docker-save", one.name, two.name)
     docker.forget(one)
@@ -912,36 +811,25 @@ def listings(lab):
             said = lab.imgpull(option, saved + name, *more, wanted=None)
             saw("exit %d, %s" % (said.code, one_line(said.err)))
             same("being refused, a traceback", (said.code in (2, 5), "Traceback" in said.err), (True, False))
-    for title, code, words in (("good", 0, "good"), ("one bit wrong", 5, "mismatch"), ("truncated", 5, "")):
-        with case("--verify of ours: " + title) as saw:
-            path = shutil.copy(ours, saved + "ours")
-            with tarfile.open(path) as tar:
-                member = max(tar, key=lambda each: each.size)
-            middle, data = member.offset_data + member.size // 2, bytearray(read(path))
-            data[middle] ^= title == "one bit wrong"
-            write(path, data[:middle if title == "truncated" else None])
-            said = lab.imgpull("--verify", path, wanted=code)
-            saw(one_line(said.out + said.err))
-            same("the words for it", words in said.out + said.err, True)
-
 
 @check
 def hostile(lab):
     """test_imgpull.py's archives that make a loader take another image are refused; its good one is taken by all."""
     sys.path.insert(0, PROJECT)
     import test_imgpull as tests
-    tools = [lab.once(make, "hostile-" + make.__name__.lower()) for make in (Docker, Podman, Containerd)]
+    tools = [lab.once(make, "hostile-" + make.__name__.lower()) for make in (Docker, Podman)]
     safe = {tests.sha256(tests.SAFE.config), tests.SAFE.digest}
     rows = [("good", tests.PLAIN)] + [(row.name, row.archive) for row in tests.selected(tests.HOSTILE) if row.evil]
     for title, data in rows:
         with case(title) as saw:
-            path = write(lab.path("hostile", "archive.tar"), data)
+            path, taken = write(lab.path("hostile", "archive.tar"), data), []
             said = lab.imgpull("--verify", path, wanted=5 if title != "good" else 0)
             saw(one_line(said.out + said.err))
-            taken = []
             for tool in tools:
-                tool(*tool.stdin, stdin=data, wanted=None)
-                taken.append(tool.configs())
+                tool("load", stdin=data, wanted=None)
+                taken.append(set(tool("image", "ls", "--all", "--quiet", "--no-trunc").out.split()))
+                for config in taken[-1]:
+                    tool("image", "rm", "-f", config, wanted=None)
             for form, name in itertools.product(("docker-archive", "oci-archive"), ("", ":" + tests.APP, ":v1", ":v2")):
                 out = lab.fresh("skopeo")
                 source = "%s:%s%s" % (form, path, name)
@@ -949,12 +837,10 @@ def hostile(lab):
                     taken.append({json.loads(read(out, "manifest.json").decode())["config"]["digest"]})
             saw("taken: %s" % [len(each - safe) for each in taken])
             same("another image than the good one being taken", any(each - safe for each in taken), title != "good")
-            same("all taking the good one", all(taken), True if title == "good" else all(taken))
+            same("the good one being taken by all", all(taken) or title != "good", True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The checks: ways to a registry
-
+# ---- The checks: ways to a registry ----
 
 def attempt(lab, reference, options=(), code=0, words="", **more):
     """Pull busybox:oci in some way, and return what stderr says: no secret; a failure leaves nothing behind."""
@@ -983,7 +869,7 @@ def fronts(lab):
         ("private CA in SSL_CERT_FILE", tls, [], {"SSL_CERT_FILE": files + "ca.crt"}, 0, ""),
         ("private CA not given", tls, [], {}, 1, "--cacert"),
         ("--insecure", tls, ["--insecure"], {}, 0, "warning"),
-        ("https registry asked over http", tls, ["--scheme", "http"], {}, 1, "leave out --scheme http"),
+        ("https registry asked over http", tls, ["--scheme", "http"], {}, 1, "--scheme http"),
         ("client certificate", mtls, ca + client, {}, 0, ""),
         ("no client certificate", mtls, ca, {}, 1, "--cert"),
         ("client certificate at nginx", front["mtls"], ca + client, {}, 0, ""),
@@ -1083,8 +969,7 @@ def proxies(lab):
             within = lab.resolving if title == "no_proxy" or "socks5:" in str(env) else list
             saw(attempt(lab, target + "/busybox:oci", options, code, "proxy" if code else "", env=env, within=within))
             used = (read(http_log) + read(socks_log)).decode()
-            same("the proxy having seen it", (bool(used.strip("\0")), line in used), (bool(line) or "nobody" in title
-                 or "wrong" in title, True))
+            same("the proxy having seen it", (bool(used.strip("\0")), line in used), (bool(line), True))
 
 
 # Registry, options, REF below it, containerd's reference, the path of the mirror in its hosts.toml
@@ -1118,9 +1003,6 @@ def mirrors(lab):
                       override_path = %s
                     """ % (host, prefix, "true" if prefix else "false"))
                 containerd("images", "pull", "--hosts-dir", directory, "--snapshotter", "native", reference)
-            pulled = one if prefix is not None else one._replace(name="%s/%s" % (host, reference))
-            containerd.look(pulled)
-            containerd.forget(pulled)
             middle = len(requested(lab, port))
             out = lab.fresh("mirrors") + "out.tar"
             lab.imgpull("--scheme", "http", *(options + ["%s/%s" % (host, path), out]))
@@ -1138,74 +1020,13 @@ def mirrors(lab):
                 saw(tool.take(out, [one]))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The checks: what breaks, and what it costs
-
-
-def killed(command, env, sent, threshold, pause=0):
-    """Run a command, and kill it so many seconds after sent() has passed a threshold."""
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and sent() < threshold:
-        time.sleep(0.005)
-    time.sleep(pause)
-    process.kill()
-    if process.wait() != -signal.SIGKILL:
-        raise Fault("it ended by itself, with %s, after %d bytes" % (process.returncode, sent()))
-
-
-@check
-def bytes_written(lab):
-    """The same bytes from the oldest and the newest Python, in 40 MiB of memory, each written once."""
-    (old, old_path), (new, new_path) = interpreters()
-    for title, names, options in ARCHIVES[:1] + ARCHIVES[5:7]:
-        with case("same bytes: " + title) as saw:
-            digests = {sha256_of(archive(lab, names, options, python=path)[0])
-                       for path in (old_path, new_path, old_path)}
-            same("the number of different archives", len(digests), 1)
-            saw("Python %s and %s, %s" % (old, new, digests.pop()))
-    for (version, python), name in itertools.product(interpreters(), ("sixty:1", "giant:1")):
-        with case("Python %s, %s" % (version, name)) as saw:
-            log, measure = lab.path("measured", "time"), ["/usr/bin/time", "-f", "%M %O"]
-            path = archive(lab, [name], python=python, within=(measure + ["-o", log]).__add__)[0]
-            kib, blocks = (int(word) for word in read(log).split())
-            size = os.path.getsize(path)
-            os.remove(path)
-            saw("%.1f MiB of memory, %d bytes written for an archive of %d" % (kib / 1024, blocks * 512, size))
-            at_most("the memory in KiB", kib, 40 * 1024)
-            at_most("the number of bytes written", blocks * 512, size * 1.01 + MIB)
-            at_most("the size", size, blocks * 512)
-
-
-@check
-def kills(lab):
-    """SIGKILL at 20 random moments of a pull of 320 MB; all told, hardly more is fetched than the image has."""
-    one = truth(lab, lab.once(image, "parts:1"))
-    for version, python in interpreters():
-        with case("Python " + version) as saw:
-            relay, dice = Relay(lab.once(registry, "plain"), rate=40e6), random.Random(version)
-            out = lab.fresh("kills") + "out.tar"
-            command = [python, lab.program, "--scheme", "http", "127.0.0.1:%d/parts:1" % relay.port, out]
-            for threshold in sorted(dice.uniform(0, 0.9 * one.size) for _ in range(20)):
-                killed(command, lab.env, lambda relay=relay: relay.sent, threshold, dice.uniform(0, 0.1))
-            run(command, env=lab.env)
-            intact(out, [one])
-            whole = archive(lab, ["parts:1"], ["--name", "127.0.0.1:%d/parts:1" % relay.port])[0]
-            same("the archive", sha256_of(out), sha256_of(whole))
-            same("what is left behind", os.listdir(os.path.dirname(out)), ["out.tar"])
-            saw("20 kills, %.3f of the image fetched" % (relay.sent / one.size))
-            at_most("it", relay.sent / one.size, 1.1)
-
+# ---- The checks: what breaks, and what it costs ----
 
 @check
 def full_disks(lab):
-    """A file system that is too small, and one that another program fills midway."""
+    """A file system that another program fills midway."""
     one, disk = truth(lab, lab.once(image, "stream:1")), lab.path("disk", "")
     run(["mount", "-t", "tmpfs", "-o", "size=40m", "interop", disk])
-    with case("full at the start") as saw:
-        write(disk + "other", bytes(20 * MIB))
-        saw(one_line(lab.imgpull("--scheme", "http", one.name, disk + "out.tar", wanted=6).err))
-        same("what is left behind", os.listdir(disk), ["other"])
-        os.remove(disk + "other")
     with case("filled midway, and then not") as saw:
         relay = Relay(lab.once(registry, "plain"), rate=20e6)
         command = [sys.executable, lab.program, "--scheme", "http", "127.0.0.1:%d/stream:1" % relay.port,
@@ -1225,7 +1046,7 @@ def full_disks(lab):
         intact(disk + "out.tar", [one])
         same("what is left behind", os.listdir(disk), ["out.tar"])
         saw("%.3f of the image fetched" % (relay.sent / one.size))
-        at_most("it", relay.sent / one.size, 1.1)
+        at_most("the number of bytes fetched", relay.sent, one.size + 6 * (MIB + 65536))  # a piece a connection
     run(["umount", disk])
 
 
@@ -1247,7 +1068,7 @@ def streams(lab):
     whole, (one,) = archive(lab, ["stream:1"])
     with case("- gives the bytes that a file gets") as saw:
         streamed = subprocess.check_output(command + [one.name, "-"], env=lab.env)
-        same("the stream", sha256(streamed), sha256_of(whole))
+        same("the stream", sha256(streamed), sha256(read(whole)))
         saw("%d bytes" % len(streamed))
     for title, tool in loaders(lab)[:3]:
         with case("broken midway, " + title) as saw:
@@ -1264,9 +1085,7 @@ def streams(lab):
             tool.forget(one)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The checks: artifacts, signatures, deltas, and the far side
-
+# ---- The checks: artifacts, signatures, deltas, and the far side ----
 COSIGN, BUNDLE = "dev.cosignproject.cosign/", "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
@@ -1281,16 +1100,15 @@ def artifacts(lab):
         out = lab.fresh("artifacts") + "chart.tar"
         saw(one_line(lab.imgpull("127.0.0.1:%d/chart:1" % lab.once(registry, "plain"), out).err))
         with tarfile.open(out) as tar:
-            names = tar.getnames()
-        same("manifest.json there", "manifest.json" in names, False)
-        same("what it holds", {"blobs/sha256/" + each["digest"][7:] for each in [config] + layers} <= set(names), True)
-        lab.skopeo("copy", "--quiet", "oci-archive:" + out, "dir:" + lab.fresh("artifacts"))
-        saw(one_line(lab.imgpull("--list-tar", out).out))
+            same("manifest.json there", "manifest.json" in tar.getnames(), False)
+        copied = lab.fresh("artifacts")
+        lab.skopeo("copy", "--quiet", "oci-archive:" + out, "dir:" + copied)
+        same("what it holds", {each["digest"][7:] for each in [config] + layers} <= set(os.listdir(copied)), True)
         saw(one_line(lab.imgpull("--verify", out).out))
 
 
 def sign_image(lab, name, form):
-    """Push an image of the table and what cosign pushes as its signature: the copy's repository, the signature's digest.
+    """Push an image of the table, and a signature as cosign does; return the copy's repository, the signature's digest.
 
     form: "old", as cosign 1 and 2 push it, by a tag; "new", as cosign 3 does, a bundle in a manifest with a subject
     """
@@ -1315,76 +1133,51 @@ def sign_image(lab, name, form):
     return copy, signature["digest"]
 
 
-def cosign_finds(directory):
-    """Look a signature up in an image layout as "cosign verify --local-image" does: ("old" or "new", target, digests)."""
-    tops = json.loads(read(directory, "index.json").decode())["manifests"]
-    kinds, blobs, bundles = {}, os.path.join(directory, "blobs", "sha256"), []
-    for top in tops:  # of several of a kind, the first one counts
-        kinds.setdefault(top.get("annotations", {}).get("kind", "").replace(COSIGN, ""), top)
-    for name in os.listdir(blobs) if "image" in kinds else ():
-        with contextlib.suppress(ValueError):
-            body = json.loads(read(blobs, name).decode())
-            if (body.get("subject") or {}).get("digest") == kinds["image"]["digest"]:
-                bundles += ["sha256:" + name for each in body["layers"] if each["mediaType"] == BUNDLE]
-    if bundles:
-        return "new", kinds["image"]["digest"], bundles
-    for kind, media_type in (("image", "manifest.v1+json"), ("imageIndex", "index.v1+json")):
-        same("the media type of " + kind, kinds.get(kind, {}).get("mediaType", OCI + media_type), OCI + media_type)
-    return "old", (kinds.get("imageIndex") or kinds["image"])["digest"], [kinds["sigs"]["digest"]]
-
-
 @check
 def signatures(lab):
-    """--referrers: signatures in both of cosign's forms are where cosign looks, in archives that load everywhere."""
-    for name, options, form in (("busybox:oci", [], "old"), ("busybox:oci", [], "new"),
-                                ("many:index", [], "old"), ("many:index", [], "new"),
-                                ("many:index", ["--platform", "all"], "old"),
+    """--referrers: signatures in both of cosign's forms, in archives that load everywhere."""
+    for name, options, form in (("busybox:oci", [], "old"), ("busybox:oci", [], "new"), ("many:index", [], "old"),
+                                ("many:index", [], "new"), ("many:index", ["--platform", "all"], "old"),
                                 ("many:index", ["--platform", "all"], "new")):
         title = ", ".join([name, form + " form"] + options)
-        with case(title + ": pulled, found as cosign does") as saw:
+        with case(title + ": pulled") as saw:
             copy, signature = lab.once(sign_image, name, form)
-            one, directory = truth(lab, copy + ":1"), lab.fresh("signed")
-            ran = lab.imgpull("--scheme", "http", "--referrers", one.name, directory + "out.tar", *options)
-            saw(ran.out.rpartition(", with ")[2].strip())
-            run(["tar", "-xf", directory + "out.tar", "-C", directory])
-            same("what cosign finds", cosign_finds(directory), (form, one.digest, [signature]))
-            intact(directory + "out.tar", [one if options else one._replace(digest=one.manifest)])
-            saw(one_line(lab.imgpull("--verify", directory + "out.tar").out).partition(": ")[2])
-        one = one if options else one._replace(digest=one.manifest)
-        tagged = len(json.loads(read(directory, "index.json").decode())["manifests"]) > 1
-        for loader, tool in loaders(lab)[:4] + [("skopeo oci-archive", Skopeo(lab, "oci-archive", tagged))]:
+            one, path = truth(lab, copy + ":1"), lab.fresh("signed") + "out.tar"
+            saw(lab.imgpull("--referrers", one.name, path, *options).out.rpartition(", with ")[2].strip())
+            with tarfile.open(path) as tar:
+                tops = json.loads(tar.extractfile("index.json").read().decode())["manifests"]
+                same("the signature", sha256(tar.extractfile("blobs/sha256/" + signature[7:]).read()), signature)
+            # cosign finds a bundle by its subject, and an older signature by its own descriptor.
+            kinds = {top["annotations"].get("kind", "").replace(COSIGN, ""): top["digest"] for top in tops}
+            same("what cosign looks for", (one.digest in kinds.values(), kinds.get("sigs")),
+                 (True, signature if form == "old" else None))
+            one = one if options else one._replace(digest=one.manifest)
+            intact(path, [one])
+            saw(one_line(lab.imgpull("--verify", path).out).partition(": ")[2])
+        for loader, tool in loaders(lab)[:4] + [("skopeo oci-archive", Skopeo(lab, "oci-archive", len(tops) > 1))]:
             with case("%s: %s" % (title, loader)) as saw:
-                saw(tool.take(directory + "out.tar", [one]))
+                saw(tool.take(path, [one]))
         with case(title + ": ctr images import --all-platforms, as k3s does"):
             containerd = lab.once(Containerd)
-            containerd("images", "import", "--all-platforms", "--no-unpack", directory + "out.tar")
+            containerd("images", "import", "--all-platforms", "--no-unpack", path)
             same("its names for it", containerd.names(one), [one.name])
             containerd.forget(one)
 
 
-def refused(action, *args):
-    """Return what a loader said when it would not; that it would is a Fault."""
-    try:
-        said = action(*args)
-    except Fault as error:
-        return one_line(str(error))
-    raise Fault("not refused: %r" % (said,))
-
-
 def whole(tool, one, specs):
-    """See that an image is all there, down to the files of some layers."""
+    """See that an image is all there, and runs: with the files of some layers."""
     tool.look(one)
-    for spec, content in zip(specs, tool.read(one, [file_of(spec) for spec in specs])):
-        if spec.startswith("text:"):
-            same(spec, content, b"layer %s\n" % spec[len("text:"):].encode())
+    files = [layer_file(spec) for spec in specs if spec.startswith("text:")]
+    same("the files", tool.content(one, [path for path, _ in files]), b"".join(data for _, data in files).decode())
 
 
 @check
 def deltas(lab):
-    """An archive without the layers of version 1, on hosts that have version 1 in some way, and on those that do not."""
+    """An archive without the layers of version 1, on hosts that have version 1 in some way, and on one without."""
     base, (first,) = archive(lab, ["app:1"])
     delta, (second,) = archive(lab, ["app:2"], ["--base", base])
-    bundle, saved, shared = archive(lab, ["app:1", "thrice:1"])[0], lab.fresh("archives") + "saved.tar", second.layers[:3]
+    bundle, saved = archive(lab, ["app:1", "thrice:1"])[0], lab.fresh("archives") + "saved.tar"
+    shared = second.layers[:3]
     docker = lab.once(Docker)
     docker.load(base)
     docker("save", "-o", saved, first.name)
@@ -1395,8 +1188,9 @@ def deltas(lab):
         alone = lab.imgpull("--verify", delta)
         saw(one_line(alone.out + alone.err))
         same("it says what it needs", "3 layers" in alone.out + alone.err, True)
-        same("omitted layers being listed", [each in lab.imgpull("--list-tar", delta).out for each in shared], [True] * 3)
-        same("--base-image and --base", *[sha256_of(archive(lab, ["app:2"], options)[0]) for options in (
+        listed = lab.imgpull("--list-tar", delta).out
+        same("omitted layers that are not listed", [each for each in shared if each not in listed], [])
+        same("--base-image and --base", *[sha256(read(archive(lab, ["app:2"], options)[0])) for options in (
             ["--base", base], ["--base-image", first.name])])
     # How version 1 came there, the base, and what podman does: it knows layers of some by their diff_ids alone.
     for way, loaded, bases, podmans in (("archive", base, base, True), ("pull", None, base, True),
@@ -1417,10 +1211,8 @@ def deltas(lab):
                 saw(tool.load(path))
                 if make is Containerd and loaded is saved:
                     # It has the layers of the base unpacked only: enough to run the image, not to export it.
-                    files = [file_of("text:shared"), file_of("text:two")]
-                    seen = tool("run", "--rm", "--snapshotter", "native", second.name, "interop", "cat", *files).out
-                    same("what is in it, being complete", (seen, tool.holds(second)), ("layer shared\nlayer two\n", False))
-                    saw("runs, though images check finds it incomplete")
+                    seen = tool.content(second, ["layers/shared.txt", "layers/two.txt"])
+                    same("what is in it", (seen, tool.holds(second)), ("layer shared\nlayer two\n", False))
                     continue
                 whole(tool, second, IMAGES["app:2"][1][None])
                 if way == "archive":  # version 2 has to stay whole when version 1 goes, and adds nothing twice
@@ -1428,16 +1220,10 @@ def deltas(lab):
                     whole(tool, second, ["text:shared"])
                     saw(tool.load(archive(lab, ["app:2"], ["--base", base, "--base", delta])[0]))
                     whole(tool, second, ["text:two"])
-    with case("on a host without version 1: ctr images import --no-unpack, which looks at no layer") as saw:
-        fresh = lab.once(Containerd, "containerd-nothing")
-        fresh("images", "import", "--no-unpack", delta)
-        same("having the image", fresh.holds(second), False)
-        saw(refused(fresh, "run", "--rm", "--snapshotter", "native", second.name, "interop", "true"))
-
 
 @check
 def delta_kinds(lab):
-    """Deltas of several images and platforms, on a base that shares nothing; --reuse."""
+    """Deltas of several images and of every platform."""
     base, podman = archive(lab, ["busybox:oci"])[0], lab.once(Podman)
     for title, names, options, makers in (
             ("several images", ["thrice:1", "many:list"], [], (Docker, Containerd)),
@@ -1449,7 +1235,7 @@ def delta_kinds(lab):
                 tool.load(base)
                 saw(tool.load(delta))
                 for one in truths:
-                    whole(tool, one, ["busybox"])
+                    tool.look(one)
                     tool.forget(one)
     podman.load(base)
     for names in (["thrice:1", "many:index"], ["thrice:1", "mini:1"]):
@@ -1459,25 +1245,8 @@ def delta_kinds(lab):
             for one in truths:
                 saw(one_line(podman("pull", "-q", "oci-archive:%s:%s" % (delta, one.name)).out))
                 podman.look(one)
-                same("a file", *podman.read(one, ["bin/ls", "bin/busybox"]))
+                same("what runs", podman.content(one, ["/bin/sh"])[1:4], "ELF")
                 podman.forget(one)
-    with case("several images, Docker schema 2: podman wants a delta for each") as saw:
-        delta, truths = archive(lab, ["busybox:v2s2", "many:list"], ["--base", base])
-        for one in truths:
-            saw(refused(podman, "pull", "-q", "oci-archive:%s:%s" % (delta, one.name)))
-            saw(podman.load(archive(lab, [one.name.partition("/")[2]], ["--base", base])[0]))
-            podman.look(one)
-            podman.forget(one)
-    for title, options, bound in (("base that shares nothing", ["--base", base], 1 << 40),
-                                  ("--reuse", ["--reuse", archive(lab, ["app:1"])[0]], 9 * MIB)):
-        with case(title) as saw:
-            relay, name = Relay(lab.once(registry, "plain")), "app:2" if options[0] == "--reuse" else "sixty:1"
-            called = ["--name", "127.0.0.1:%d/%s" % (relay.port, name)]
-            wanted, (one,) = archive(lab, [name], called)
-            same("the archive", sha256_of(archive(lab, [name], called + options, relay.port)[0]), sha256_of(wanted))
-            saw("same bytes as a plain pull, %d of %d fetched" % (relay.sent, one.size))
-            at_most("it", relay.sent, bound)
-
 
 @check
 def far_side(lab):
@@ -1502,91 +1271,66 @@ def far_side(lab):
                 out, every = lab.fresh("far") + "out.tar", options if more else []
                 lab.imgpull("--scheme", "http", "--name", one.name, target, out, *every)
                 intact(out, [one])
-                same("what the far side pulls", sha256_of(out), sha256_of(archive(lab, [one.label], every)[0]))
+                same("what the far side pulls", sha256(read(out)), sha256(read(archive(lab, [one.label], every)[0])))
                 saw("%s, %s" % (one.label, one.digest[:19]))
-
-
-KINDS = ["plain", "login", "mirror"]
-MOVED = {0: 8, 4: 0, 5: 8}  # numbers of images that move on, with so many MiB of noise
 
 
 @check
 def walk(lab):
-    """30 images of three registries from a list: killed, run again, carried, and a month later."""
-    relays = {kind: Relay(lab.once(registry, kind), rate=10e6) for kind in KINDS}
-    home, files = lab.path("walk", "home", ""), lab.once(authority)
-    host = {kind: "127.0.0.1:%d" % relay.port for kind, relay in relays.items()}
-    write(home + ".docker/config.json", json.dumps({"auths": {host["login"]: {"auth": base64.b64encode(
-        b"alice:s3cret").decode()}}}))
-    shutil.copy(files + "ca.crt", lab.path("walk/home/.config/containers/certs.d", host["login"], "ca.crt"))
-    env, lines, called = dict(lab.env, HOME=home), ["# what goes over\r", ""], []
-    layers = [["busybox"] + ["noise:walk%d:16" % number] * (number % 7 == 0) + ["text:walk%d" % number]
-              for number in range(30)]
-    for number in range(30):
-        build(lab, "walk/%02d:1" % number, "oci", {None: layers[number]})
-        kind = KINDS[number % 3]
-        called.append("docker.io/team/renamed:1" if number == 2 else "%s/walk/%02d:1" % (host[kind], number))
-        lines.append("%s%s/walk/%02d:1%s\r" % ("" if kind == "login" else "http://", host[kind], number,
-                                               " team/renamed:1" if number == 2 else ""))
-    listed, first, second = write(lab.path("walk", "list"), "\n".join(lines)), home + "first.tar", home + "second.tar"
+    """A list of images of three registries: killed, run again, carried, and a month later."""
+    kinds, home, numbers = ["plain", "login", "mirror"] * 5, lab.path("walk", ""), range(15)
+    relays = {kind: Relay(lab.once(registry, kind), rate=20e6) for kind in kinds}
+    hosts = ["127.0.0.1:%d" % relays[kind].port for kind in kinds]
+    login = {"auths": {hosts[1]: {"auth": base64.b64encode(b"alice:s3cret").decode()}}}
+    write(home + ".docker/config.json", json.dumps(login))
+    shutil.copy(lab.once(authority) + "ca.crt", lab.path("walk/.config/containers/certs.d", hosts[1], "ca.crt"))
+    layers = {number: ["busybox", "noise:walk%d:8" % number, "text:walk%d" % number] for number in numbers}
+    called = ["%s/walk/%d:1" % (hosts[number], number) for number in numbers[:-1]] + ["docker.io/team/renamed:1"]
+    lines = ["%s%s/walk/%d:1%s\r" % ("" if kinds[number] == "login" else "http://", hosts[number], number,
+                                     " team/renamed:1" * (number == 14)) for number in numbers]
+    listed = write(home + "list", "\n".join(["# what goes over\r", ""] + lines))
+    env, first, second = dict(lab.env, HOME=home), home + "first.tar", home + "second.tar"
     pull = [sys.executable, lab.program, "--from", listed]
-    truths = [truth(lab, "walk/%02d:1" % number, name) for number, name in enumerate(called)]
 
     def sent():
         return sum(relay.sent for relay in relays.values())
 
-    with case("30 images, killed twice") as saw:
-        for part in (20, 50):
-            killed(pull + [first], env, sent, part * MIB)
+    def pushed():
+        for number in numbers:
+            build(lab, "walk/%d:1" % number, "oci", {None: layers[number]})
+        return [truth(lab, "walk/%d:1" % number, name) for number, name in enumerate(called)]
+
+    with case("15 images, killed twice") as saw:
+        truths = pushed()
+        for part in (20, 60):
+            process = subprocess.Popen(pull + [first], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while process.poll() is None and sent() < part * MIB:
+                time.sleep(0.005)
+            process.kill()
+            same("exit code", process.wait(), -signal.SIGKILL)
         saw(one_line(run(pull + [first], env=env).err))
-        ratio = sent() / intact(first, truths)
-        saw("%.3f of it fetched; %s" % (ratio, one_line(lab.imgpull("--verify", first).out)))
-        at_most("it", ratio, 1.15)
+        again = sent() - intact(first, truths)
+        saw("%d bytes more than it holds; %s" % (again, one_line(lab.imgpull("--verify", first).out)))
+        at_most("it", again, 2 * 6 * (MIB + 65536) + MIB)  # a piece a connection, and some documents
     with case("once more, with nothing new") as saw:
-        before, start = (sha256_of(first), os.stat(first).st_mtime_ns), sent()
-        asked = {kind: len(requested(lab, lab.once(registry, kind))) for kind in KINDS}
-        said = run(pull + [first], env=env).out
-        same("being up to date", said.count(" is up to date"), 30)
-        same("the archive", (sha256_of(first), os.stat(first).st_mtime_ns), before)
-        again = [path for kind in KINDS for path in requested(lab, lab.once(registry, kind))[asked[kind]:]]
-        same("layers or configs fetched", [path for path in again if "/blobs/" in path], [])
+        before, start = (sha256(read(first)), os.stat(first).st_mtime_ns), sent()
+        asked = {kind: len(requested(lab, lab.once(registry, kind))) for kind in relays}
+        same("being up to date", run(pull + [first], env=env).out.count(" is up to date"), 15)
+        same("the archive", (sha256(read(first)), os.stat(first).st_mtime_ns), before)
+        again = [path for kind in relays for path in requested(lab, lab.once(registry, kind))[asked[kind]:]]
+        same("requests for more than tags", [path for path in again if "sha256:" in path], [])
         saw("%d requests, %d bytes" % (len(again), sent() - start))
-    with case("loaded, and reached by full name") as saw:
-        for tool in (lab.once(Docker), lab.once(Containerd)):
-            tool.load(first)
-            for one in truths[::4]:
-                tool.look(one)
-        for one in truths[:3]:
-            Skopeo(lab, "oci-archive").copy("oci-archive:%s:%s" % (first, one.name), one)
-    for number, size in MOVED.items():
-        more = ["text:later%d" % number] + ["noise:later%d:%d" % (number, size)] * bool(size)
-        build(lab, "walk/%02d:1" % number, "oci", {None: layers[number] + more})
-    later = [truth(lab, "walk/%02d:1" % number, name) for number, name in enumerate(called)]
-    moved = [new for old, new in zip(truths, later) if old != new]
     with case("a month later") as saw:
-        start = sent()
+        for number in numbers[::4]:
+            layers[number] = layers[number] + ["text:later%d" % number, "noise:later%d:8" % number]
+        later, start = pushed(), sent()
         saw(run(pull + [second, "--base", first], env=env).out.splitlines()[0])
         size = intact(second, later, {digest for one in truths for digest in one.layers})
-        saw("%d bytes fetched, %d new; %s" % (sent() - start, size, one_line(
-            lab.imgpull("--verify", second, "--base", first).out)))
-        at_most("it", sent() - start, size * 1.05)
-        same("how many moved", len(moved), len(MOVED))
-    with case("the delta loaded") as saw:
-        for tool in (lab.once(Docker), lab.once(Containerd)):
-            # containerd 1.6 clears the old version away while it unpacks the new one upon it, and mostly
-            # loses this race with itself: it has all that it takes, and unpacks it the second time.
-            ran = tool(*tool.stdin, stdin=read(second), wanted=None)
-            if ran.code and "parent snapshot" in ran.err:
-                tool.load(second)
-            for one, number in zip(moved, MOVED):
-                whole(tool, one, ["text:later%d" % number])
-            for one in later[::4]:
-                tool.look(one)
+        saw("%d bytes fetched, %d new" % (sent() - start, size))
+        at_most("the number of bytes fetched", sent() - start, size * 1.05)
+        saw(one_line(lab.imgpull("--verify", second, "--base", first).out))
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The checks: how it is run, and what README says
-
+# ---- The checks: how it is run, and what README says ----
 
 @check
 def starts(lab):
@@ -1600,7 +1344,7 @@ def starts(lab):
         with case(title) as saw:
             out = lab.fresh("starts") + "out.tar"
             saw(one_line(run(command + [one.name, out], env=module).out))
-            sums[title], took = sha256_of(out), []
+            sums[title], took = sha256(read(out)), []
             for _ in range(9):
                 start = time.time()
                 run(command + ["--version"], env=module)
@@ -1635,7 +1379,7 @@ def readme(lab):
         os.chmod(write(home + "bin/" + name, '#!/bin/sh\nexec %s "$@"\n' % words), 0o755)
     shutil.copy(lab.program, home)
     for name in ("alpine:3.20", "alpine:latest", "debian:12", "redis:7", "team/app:1", "team/app:2", "team/app:3"):
-        build(lab, name, "oci", {None: ["busybox", "text:" + name.partition(":")[0].replace("/", "-"), "text:" + name[-1]]})
+        build(lab, name, "oci", {None: ["busybox", "text:" + name[:4], "text:" + name[-1]]})
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
     same("README has blocks fenced as ```sh", bool(blocks), True)
     for block in blocks:
@@ -1649,19 +1393,22 @@ def readme(lab):
 def main(names):
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     for fault, what in (("no such check", [name for name in names if name not in CHECKS]),
-                        ("missing", ["%s (Debian package %s)" % tool for tool in TOOLS if not shutil.which(tool[0])]),
+                        ("missing, see .ci/run", [tool for tool in TOOLS if not shutil.which(tool)]),
                         ("not root", ["this has to run as root"] * bool(os.geteuid()))):
         if what:
             sys.exit("interop: %s: %s" % (fault, ", ".join(what)))
-    for number in (signal.SIGINT, signal.SIGTERM):  # the Lab ends its servers on the way out
-        signal.signal(number, lambda *_: sys.exit(130))
-    start = time.time()
-    with Lab() as lab:
-        for name in names or CHECKS:
-            print("-- %s: %s" % (name, CHECKS[name].__doc__.splitlines()[0]), flush=True)
-            with case(name) as saw:
-                CHECKS[name](lab)
-                saw("done")
+    if "INTEROP" not in os.environ:
+        # Namespaces of its own: whatever happens, all servers and mounts end with it.
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, __file__]
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+        with tempfile.TemporaryDirectory(prefix="interop-", dir="/tmp") as directory:  # sockets want short paths
+            return subprocess.call(command + names, env=dict(os.environ, INTEROP=directory))
+    start, lab = time.time(), Lab(os.environ["INTEROP"])
+    for name in names or CHECKS:
+        print("-- %s: %s" % (name, CHECKS[name].__doc__.splitlines()[0]), flush=True)
+        with case(name) as saw:
+            CHECKS[name](lab)
+            saw("done")
     print("interop: %d failed, %.0f s" % (len(FAILURES), time.time() - start))
     return 1 if FAILURES else 0
 
