@@ -2387,9 +2387,7 @@ class Registry:
                     if start == size and response.left is None:
                         with contextlib.suppress(Temporary):  # if the connection breaks, it may end
                             if response.readinto(view[:1]):
-                                raise Damaged(
-                                    f"{what}: {response.origin} sends more than the {size} bytes"
-                                )
+                                raise Damaged(f"{what}: {response.origin} sends too much")
             except Mismatch as failure:
                 if doubtful:
                     raise Damaged(str(failure)) from None
@@ -3054,10 +3052,11 @@ def plan_archive(images, omit=frozenset()):
 
 MEMBERS_LIMIT = 100000  # members of an archive
 MANIFESTS_LIMIT = 20000  # manifests of all images in an archive
-INDEX_LIMIT = 8 << 20  # bytes of index.json and of manifest.json, which may list 10,000 images
 KEPT_LIMIT = 128 << 20  # bytes of JSON that are kept while an archive is read
 UNPACK_STEP = 16 << 10  # bytes: Python copies the rest of its input after each gzip stream
 ZEROS = bytes(512)
+GZIP = b"\x1f\x8b"
+PACKED = re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ")  # gzip, zstd, bzip2, xz
 
 
 # offset, size: int, bytes; digest: str, "" if unread; diff_id: str, digest of the unpacked bytes, or
@@ -3135,47 +3134,56 @@ def archive_errors(path):
 
 
 class Unpacker:
-    """Hashes the unpacked bytes of a layer, for its diff_id: a gzip stream or a plain tar."""
+    """Hashes the unpacked bytes of a layer, for its diff_id: a gzip stream or a plain tar.
+
+    fault: str, what is wrong with the stream, "" if nothing
+    """
 
     def __init__(self, head):
         # Layers in zstd, bzip2 and xz are rare, and not unpacked.
-        self.is_known = not re.match(rb"\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", head)
-        self.is_gzip = head.startswith(b"\x1f\x8b")
-        self.stream, self.rest, self.hasher = None, b"", hashlib.sha256()
+        self.is_known = not PACKED.match(head) or head.startswith(GZIP)
+        self.is_gzip = head.startswith(GZIP)
+        self.stream, self.rest, self.hasher, self.fault = None, b"", hashlib.sha256(), ""
 
     def update(self, piece):
-        """Add bytes of the layer. Raises Damaged."""
+        """Add bytes of the layer."""
         import zlib
 
         if not self.is_gzip:
             self.hasher.update(piece)
-        for start in range(0, len(piece) if self.is_gzip else 0, UNPACK_STEP):
-            data, self.rest = self.rest + bytes(piece[start : start + UNPACK_STEP]), b""
-            while data:
-                if not self.stream:
-                    if not has_whole_header(data):
-                        self.rest = data
-                        break
-                    self.stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
-                try:
-                    output = self.stream.decompress(data, BUFFER)
-                except zlib.error as error:
-                    raise Damaged(f"its gzip data is damaged: {printable(error)}") from None
+            return
+        try:
+            for start in range(0, 0 if self.fault else len(piece), UNPACK_STEP):
+                self.unpack(self.rest + bytes(piece[start : start + UNPACK_STEP]))
+        except (Damaged, zlib.error) as error:
+            self.fault = f"its gzip data is damaged ({printable(error)})"
+
+    def unpack(self, data):
+        """Add bytes of gzip streams, which may follow one another."""
+        import zlib
+
+        self.rest = b""
+        while data:
+            if not self.stream:
+                if not has_whole_header(data):
+                    self.rest = data
+                    return
+                self.stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
+            output = None
+            # A full buffer may have left output behind, without input.
+            while output is None or data or len(output) == BUFFER:
+                output = self.stream.decompress(data, BUFFER)
                 self.hasher.update(output)
                 data = self.stream.unconsumed_tail
                 if self.stream.eof:
                     data, self.stream = self.stream.unused_data, None
-                # A full buffer may have left output behind, without input.
-                while self.stream and not data and len(output) == BUFFER:
-                    output = self.stream.decompress(b"", BUFFER)
-                    self.hasher.update(output)
-                    self.stream = None if self.stream.eof else self.stream
+                    break
 
-    def digest(self):
-        """Return the diff_id, "" if unknown. Raises Damaged if the layer ends too early."""
+    def diff_id(self):
+        """Return the digest of the unpacked bytes, "" if unknown, at the end of the layer."""
         if self.stream or self.rest:
-            raise Damaged("its gzip data ends too early")
-        return digest_in(self.hasher) if self.is_known else ""
+            self.fault = self.fault or "its gzip data ends too early"
+        return digest_in(self.hasher) if self.is_known and not self.fault else ""
 
 
 def has_whole_header(data):
@@ -3252,38 +3260,25 @@ def scan(path, digests, unpack, reporter):
             return b"".join(map(bytes, pieces(size)))
 
         for name, size in iter(lambda: read_header(take, not members), None):
-            is_blob = name.startswith("blobs/")
-            offset, digest, diff_id, fault = position, "", "", ""
-            head, content = file.peek(8) if size else b"", pieces(size)
-            if (
-                head.lstrip()[:1] in (b"{", b"[")
-                and size <= (DOCUMENT_LIMIT, INDEX_LIMIT)[not is_blob]
-            ):
+            offset, content, is_blob = position, pieces(size), name.startswith("blobs/")
+            head = file.peek(8) if size else b""
+            if head.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT * (1 if is_blob else 2):
                 content = [take(size)]
                 kept += size
                 if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
                     documents[name] = content[0]
-            if digests:
-                hasher = new_hash("sha512:" if name.startswith("blobs/sha512/") else "sha256:")
-                unpacker = Unpacker(head) if unpack and is_blob else None
-                for piece in content:
+            unpacker = Unpacker(head) if unpack and is_blob else None
+            hasher = new_hash("sha512:" if name.startswith("blobs/sha512/") else "sha256:")
+            if not digests and total and name not in documents:
+                content, position = (), file.seek(offset + size)
+            for piece in content:
+                if digests:
                     hasher.update(piece)
-                    try:
-                        if unpacker and not fault:
-                            unpacker.update(piece)
-                    except Damaged as error:
-                        fault = str(error)
-                digest = digest_in(hasher)
-                try:
-                    diff_id = unpacker.digest() if unpacker and not fault else ""
-                except Damaged as error:
-                    fault = str(error)
-            elif total and name not in documents:
-                position = file.seek(offset + size)
-            else:
-                for _ in content:
-                    pass
-            members[name] = Member(offset, size, digest, diff_id, fault, head[:2] == b"\x1f\x8b")
+                if unpacker:
+                    unpacker.update(piece)
+            digest = digest_in(hasher) if digests else ""
+            diff_id, fault = (unpacker.diff_id(), unpacker.fault) if unpacker else ("", "")
+            members[name] = Member(offset, size, digest, diff_id, fault, head.startswith(GZIP))
             if any(take(-size % 512)):
                 raise Damaged(f"there is data behind {quoted(name, 90)}")
             if len(members) > MEMBERS_LIMIT:
@@ -3476,8 +3471,6 @@ def sources_in(archive):
         for name, member in archive.members.items()
         if name.startswith("blobs/")
     }
-
-
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
 
 
@@ -4123,11 +4116,8 @@ class Download:
         whole = layer.hasher.copy() if is_front else None  # the hash up to the last whole piece
         try:
             layer.is_local &= bool(source)
-            pieces = (
-                source.pieces(view)
-                if source
-                else registry.pieces(layer.descriptor, position, limit, view, from_start)
-            )
+            arguments = (layer.descriptor, position, limit, view, from_start)
+            pieces = source.pieces(view) if source else registry.pieces(*arguments)
             for data in pieces:
                 if position + len(data) > limit:
                     limit = self.extend(layer, limit)
@@ -4364,40 +4354,33 @@ def undeclared(registry, index):
     return descriptors
 
 
-def find_target(registry, platforms, archived):
-    """Return (Manifest of the reference, digest of the index that it was chosen from before).
+def find_target(registry, has_archives):
+    """Return the Manifest of a registry's reference.
 
-    Docker Hub's quota counts each GET of a manifest, and no HEAD. So if a local archive may have
-    the documents, HEAD tells which digest the tag has.
-
-    archived: list of Image, of local archives
+    has_archives: bool, True if registry.documents has those of local archives. Then HEAD tells if
+        the tag is one of them: Docker Hub's quota counts each GET of a manifest, and no HEAD.
     """
-    if archived and not registry.reference.digest:
-        # Whatever is wrong with HEAD, GET may be right.
+    if has_archives and not registry.reference.digest:
+        # Whatever is wrong with HEAD, GET may be right. The index of a single platform is not in
+        # an archive, and its claim of one (SOURCE) proves nothing: it costs a GET.
         with contextlib.suppress(ImgpullError):
             digest = registry.head().digest
             if digest in registry.documents:
-                return registry.get(digest), ""
-            wanted = wanted_platforms(platforms if platforms != "all" else None)
-            for image in archived:
-                fits = image.platform and image.platform[:3] == wanted[0][:3]
-                if image.source == digest and fits and len(wanted) == 1 and platforms != "all":
-                    return registry.get(image.digest), digest
-    return registry.get(), ""
+                return registry.get(digest)
+    return registry.get()
 
 
-def find_image(registry, platforms, name, reporter, archived=(), referrers=False):
+def find_image(registry, platforms, name, reporter, has_archives=False, referrers=False):
     """Return the Image of a registry's reference: all its documents, fetched and checked.
 
     platforms: tuple of Platforms, None for this host's, or "all"
     name: str, the image's full name in the archive, or None for its own
-    archived: list of Image, of local archives
+    has_archives: bool, see find_target()
     referrers: bool, include them
     """
-    target, source = find_target(registry, platforms, [] if referrers else archived)
+    target, source = find_target(registry, has_archives), ""
     named = parse_reference(name) if name else registry.named
-    tagged = f":{named.tag}" if named.tag else f"@{source or target.digest}"
-    full = named.name + tagged
+    full = named.name + (f":{named.tag}" if named.tag else f"@{target.digest}")
     if not named.tag:
         reporter.note(f"{full} has no name in the archive: give it one with --name")
     if platforms == "all":
@@ -4548,17 +4531,20 @@ def find_images(requests, find, transport, keep_going=False):
     return images, failures
 
 
-def admitted(images):
-    """Return ([Image, ...], [ImgpullError, ...]): those that fit together, each name once."""
-    good, failures, names, sizes = collections.OrderedDict(), [], {}, {}
-    for image in images:
+def admitted(images, held):
+    """Return ([Image, ...], [ImgpullError, ...]): those that fit together, each name once.
+
+    held: list of names; these images are not given up for others
+    """
+    good, failures, names, sizes = {}, [], {}, {}
+    for image in sorted(images, key=lambda image: image.name not in held):
         try:
             admit(image, names, sizes)
             good.setdefault(image.name, image)
         except ImgpullError as error:
             error.image = image.name
             failures.append(error)
-    return list(good.values()), failures
+    return [image for image in images if good.get(image.name) is image], failures
 
 
 def check_registries(requests, settings):
@@ -4654,21 +4640,9 @@ def find_present(plan, destination, sources):
 
 
 def pull(
-    references,
-    destination,
-    platform=None,
-    name=None,
-    jobs=6,
-    base=(),
-    base_images=(),
-    reuse=(),
-    force=False,
-    keep_going=False,
-    dry_run=False,
-    reporter=None,
-    referrers=False,
-    **connection,
-):
+    references, destination, platform=None, name=None, jobs=6, base=(), base_images=(), reuse=(),
+    force=False, keep_going=False, dry_run=False, reporter=None, referrers=False, **connection
+):  # fmt: skip
     """Pull one or several images into one archive, and return a PullResult.
 
     references: str, or list of str or ImageRequest; "http://HOST/NAME" is for a registry without
@@ -4677,13 +4651,11 @@ def pull(
     platform: "os/arch[/variant][,…]", Platform, "all", or None for this host's
     name: str, the image's name in the archive, or None for the reference's own
     jobs: int, maximum number of connections
-    base: list of paths of archives whose layers are omitted
-    base_images: list of references of images whose layers are omitted
+    base, base_images: lists of archives' paths, and of references, whose layers are omitted
     reuse: list of paths of archives whose blobs are copied instead of fetched
     force: bool, overwrite a destination that imgpull has not written, or that holds more images
     keep_going: bool, skip images that fail, and list them in the result
-    dry_run: bool, look everything up and write nothing
-    reporter: Reporter, or None
+    dry_run: bool, look everything up and write nothing; reporter: Reporter, or None
     referrers: bool, include signatures, SBOMs and all other referrers of the images
     connection: the fields of Settings, such as scheme, insecure, user and password
 
@@ -4696,15 +4668,12 @@ def pull(
     settings, platforms = Settings(**connection), parse_platforms(platform)
     if not references or name and len(references) > 1 or jobs < 1:
         raise UsageError("pull() needs a reference, one reference for a name, and jobs >= 1")
-    requests = [
-        one if isinstance(one, ImageRequest) else parse_request(one, name) for one in references
-    ]
+    requests = [parse_request(one, name) if isinstance(one, str) else one for one in references]
     base_requests = [parse_request(one) for one in base_images]
     check_registries(requests + base_requests, settings)
     there = check_destination(destination, base, force)
     reused = ([there] if there else []) + [read_archive(each, reporter=reporter) for each in reuse]
     bases = read_bases(base, reporter)
-    archived = [image for archive in reused + bases for image in archive.images]
     transport = Transport(settings, reporter, jobs)
     documents = {}  # {digest: bytes}: no document is fetched twice
     sources = {}  # {digest: Source} of local blobs
@@ -4715,44 +4684,42 @@ def pull(
     def find(request, **options):
         own = settings._replace(scheme=request.scheme or settings.scheme)
         registry = Registry(request.reference, own, reporter, transport, documents)
-        return find_image(registry, platforms, request.name, reporter, archived, **options)
+        return find_image(registry, platforms, request.name, reporter, bool(sources), **options)
 
     try:
         images, failures = find_images(
             requests, lambda each: find(each, referrers=referrers), transport, keep_going
         )
         based = [image for archive in bases for image in archive.images]
-        if base_requests:
-            based += find_images(base_requests, find, transport)[0]
+        based += find_images(base_requests, find, transport)[0] if base_requests else []
         omit = omissible(layer_stacks(images), layer_stacks(based))
         if based and not omit:
             reporter.note("no layer is in the base: nothing is omitted")
-        return write_images(
-            images, failures, omit, there, (destination, jobs, transport, reporter, sources),
-            keep_going, force, dry_run, begun,
-        )  # fmt: skip
+        how = (destination, jobs, transport, reporter, sources, dry_run)
+        return write_images(images, failures, omit, there, how, keep_going, force, begun)
     finally:
         reporter.finish()
         transport.close()
 
 
-def write_images(images, failures, omit, there, how, keep_going, force, dry_run, begun):
+def write_images(images, failures, omit, there, how, keep_going, force, begun):
     """Write images into an archive, without those whose layers fail; return the PullResult.
 
+    failures: list of ImgpullError, of the images that could not be looked up
+    omit: frozenset of digests of layers to omit
     there: Archive at the destination, or None
-    how: tuple of the arguments of write_archive() behind the plan
-    The others are those of pull(), and its first lines.
+    how: tuple of the arguments of write_archive() behind plan and present
+    begun: float, time.monotonic() at the start of the pull
     """
-    destination, _, transport, _, sources = how
-    known = failures
+    destination, _, transport, _, sources, _ = how
+    known, held = failures, [image.name for image in there.images] if there else []
     while True:
         # An image that contradicts a failed one may fit now.
-        good, conflicts = admitted(images)
+        good, conflicts = admitted(images, held)
         failures = known + conflicts
         if conflicts and not (keep_going and good):
             raise conflicts[0]
         plan = plan_archive(good, omit)
-        held = [image.name for image in there.images] if there else []
         replaced = [name for name in held if name not in [image.name for image in good]]
         if failures and replaced and not force:
             error = ImgpullError(
@@ -4763,7 +4730,7 @@ def write_images(images, failures, omit, there, how, keep_going, force, dry_run,
             raise error
         present = find_present(plan, destination, sources)
         try:
-            unchanged = write_archive(plan, *how, dry_run=dry_run, present=present)
+            unchanged = write_archive(plan, present, *how)
             break
         except (NotFound, NoAccess, Damaged, Resumable) as error:
             lost = [
@@ -4790,7 +4757,7 @@ def write_images(images, failures, omit, there, how, keep_going, force, dry_run,
     )  # fmt: skip
 
 
-def write_archive(plan, destination, jobs, transport, reporter, sources, dry_run, present):
+def write_archive(plan, present, destination, jobs, transport, reporter, sources, dry_run):
     """Write the archive of a plan; return True if the destination held exactly this already."""
     transport.stopping.clear()
     is_pipe = destination == "-"
@@ -4811,8 +4778,6 @@ def write_archive(plan, destination, jobs, transport, reporter, sources, dry_run
         Download(plan, part, jobs, transport, reporter, found).run()
         part.commit()
     return False
-
-
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
 
 DRAW_SECONDS = 0.1  # between two drawings of the live line

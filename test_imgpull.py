@@ -199,8 +199,9 @@ def make_artifact():
     """What is in a registry and is no image: a Helm chart."""
     config, chart = b'{"name": "chart"}', gzipped(tar_of({"chart/Chart.yaml": b"name: chart\n"}))
     helm = "application/vnd.cncf.helm."
-    manifest = to_json({"schemaVersion": 2, "mediaType": OCI.manifest, "config": descriptor(config, helm + "config.v1+json"),
-                        "layers": [descriptor(chart, helm + "chart.content.v1.tar+gzip")]})
+    parts = {"config": descriptor(config, helm + "config.v1+json"),
+             "layers": [descriptor(chart, helm + "chart.content.v1.tar+gzip")]}
+    manifest = to_json(dict(parts, schemaVersion=2, mediaType=OCI.manifest))
     blobs = {sha256(blob): blob for blob in (config, chart)}
     return Image(manifest, OCI.manifest, sha256(manifest), blobs, [sha256(chart)], (), config, ())
 
@@ -253,6 +254,7 @@ class Request:
         self.headers = wire.headers
         self.authorization = wire.headers.get("Authorization")
         self.range = wire.headers.get("Range")
+        self.first = int(re.match("(?:bytes=)?([0-9]*)", self.range or "0").group(1) or 0)
         self.body = wire.rfile.read(int(wire.headers.get("Content-Length") or 0))
         self.form = urllib.parse.parse_qs(self.body.decode("latin-1"))
         self.kind, self.status, self.sent = "other", None, 0
@@ -758,10 +760,11 @@ class Case(unittest.TestCase):
         """What lies in the test's directory beside the archive."""
         return sorted(name for name in os.listdir(self.dir) if name.startswith("image.tar.") or name.endswith(".tmp"))
 
-    def clean(self):
-        """Forget what a pull has left."""
-        for name in self.left():
-            os.remove(self.path(name))
+    def clean(self, *paths):
+        """Remove files that may be there, or what a pull has left beside the archive."""
+        for path in paths or map(self.path, self.left()):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
 
 
 def read(path):
@@ -2890,18 +2893,16 @@ class TestMirrors(Case):
 
 MIXED = make_image(noise("first", 3000000), noise("second", 500000), b"third")
 START = "import sys, imgpull; imgpull.BACKOFF = 0.01; sys.exit(imgpull.main(sys.argv[1:]))"
-# Killed at the call or return of a function of imgpull, in any thread: the sys.argv[1]th. Without it, counts them.
+# Killed at a call or return of imgpull, in any thread: the sys.argv[1]th, by signal sys.argv[2]. 0 counts them all.
 STRIKE = """
-import atexit, os, sys, threading, imgpull
+import os, signal, sys, threading, imgpull
 strike, number, calls = int(sys.argv[1]), int(sys.argv[2]), [0]
-
 def profile(frame, event, _):
     if event != "c_call" and frame.f_code.co_filename == imgpull.__file__:
         calls[0] += 1
         if calls[0] == strike:
             os.kill(os.getpid(), number)
-
-imgpull.BACKOFF = 0.01
+signal.signal(signal.SIGINT, signal.SIG_DFL)    # as when it is run as a script, until main() has its own
 threading.setprofile(profile)
 sys.setprofile(profile)
 code = imgpull.main(sys.argv[3:])
@@ -2931,27 +2932,14 @@ def hold(at, gate):
     return fault
 
 
-def noting(event, fault=Wire.well):
-    """Set an event when a request comes, then do what a fault does."""
-    return lambda wire, request, answer: (event.set(), fault(wire, request, answer))
+def when(condition, fault):
+    """A fault for the requests that meet a condition, a function of the Request."""
+    return lambda wire, request, answer: (fault if condition(request) else Wire.well)(wire, request, answer)
 
 
 def only_for(digest, fault):
     """A fault for the requests of one blob."""
-    return lambda wire, request, answer: (fault if digest in request.path else Wire.well)(wire, request, answer)
-
-
-def beyond(place, fault):
-    """A fault for the requests that begin there in a blob, or later."""
-    def act(wire, request, answer):
-        first = int(re.match("bytes=([0-9]+)|", request.range or "").group(1) or 0)
-        (fault if first >= place else Wire.well)(wire, request, answer)
-    return act
-
-
-def if_ranged(fault):
-    """A fault for the requests with a Range."""
-    return lambda wire, request, answer: (fault if request.range else Wire.well)(wire, request, answer)
+    return when(lambda request: digest in request.path, fault)
 
 
 def size_of(image, layers=None):
@@ -2962,10 +2950,10 @@ def size_of(image, layers=None):
 class InProcess(Case):
     """imgpull in a process of its own."""
 
-    def start(self, server, *options, tar=None, script=START, **named):
-        pipes = dict(dict.fromkeys(("stdout", "stderr"), subprocess.PIPE), stdin=subprocess.DEVNULL, cwd=HERE)
-        process = subprocess.Popen([sys.executable, "-c", script] + [str(option) for option in options] +
-                                   ["--scheme", "http", server.host + "/app:v1", tar or self.tar], **dict(pipes, **named))
+    def start(self, server, *options, tar=None, script=START, stdout=subprocess.PIPE):
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": subprocess.PIPE}
+        words = options + ("--scheme", "http", server.host + "/app:v1", tar or self.tar)
+        process = subprocess.Popen([sys.executable, "-c", script] + [str(word) for word in words], cwd=HERE, **pipes)
         self.addCleanup(self.end, process)
         return process
 
@@ -3043,11 +3031,10 @@ class TestResume(InProcess):
         for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
             for strike in sorted(rng.sample(range(1, count), max(1, self.INTERRUPTS // 5))):
                 with self.subTest(str(number), strike=strike):
-                    for path in [self.tar] if os.path.exists(self.tar) else []:
-                        os.remove(path)
+                    self.clean(self.tar)
                     process = self.start(server, strike, int(number), "--name", "x:1", script=STRIKE)
                     err = process.communicate(timeout=60)[1].decode()
-                    self.assertIn(process.returncode, (0, 130, -signal.SIGKILL), err)
+                    self.assertIn(process.returncode, (0, 130, -number), err)
                     self.assertNotIn("Traceback", err.split("Exception ignored")[0])
                     self.resume(good, server, self.missing(good), jobs=6)
 
@@ -3080,8 +3067,7 @@ class TestResume(InProcess):
         self.assertEqual(run().code, 0)
         # Among them: when some of the threads run already, and some do not yet.
         for strike in begins[:8] + random.Random(1).sample(range(1, calls), min(self.INTERRUPTS, calls - 1)):
-            if os.path.exists(self.tar):
-                os.remove(self.tar)
+            self.clean(self.tar)
             strikes = (strike,)
             with self.subTest(strike):
                 answer = run()
@@ -3152,10 +3138,11 @@ class TestResume(InProcess):
                 os.remove(path)
                 if change:
                     self.write(os.path.basename(path), data, 0o600)
-                server, before = self.serve(MIXED), read(self.tar + ".part") if os.path.exists(self.tar + ".part") else b""
+                server = self.serve(MIXED)
                 if is_ours:
                     self.assertEqual(self.pull(server, "--name", "x:1"), good)
                 else:
+                    before = read(self.tar + ".part")
                     self.fails(self.pull(server, "--name", "x:1", expect=6), "not a file of imgpull", code=6)
                     self.assertTrue(read(self.tar + ".part") == before)
                     self.clean()
@@ -3395,7 +3382,7 @@ class TestKept(InProcess):
         self.assertEqual([image.name for image in imgpull.list_archive(self.tar)], [server.host + "/app:v1"])
 
     def test_signal_after_the_commit(self):
-        """What is done is done: a signal that comes after the rename leaves no state behind, and promises no resuming."""
+        """What is done is done: a signal that comes after the rename leaves no state behind."""
         replace = os.replace
 
         def replace_and_strike(source, target):
@@ -3534,13 +3521,14 @@ class TestPieces(InProcess):
         """Whatever happens to the first, third or ninth request, of one, two or six connections: the same bytes."""
         self.small_pieces()
         image = make_image(BIG, b"", noise("second", 90000), b"small", noise("third", 20000))
-        good = self.good(image)
+        good, ranged = self.good(image), lambda request: request.range
         for name, act, times in selected([
-                ("cut", cut(7000), 3), ("cut at once", cut(0), 3), ("reset", reset(7000), 2), ("slow", slow(3, 0.01), 2),
-                ("busy", says(503), 3), ("silent", silent(3000), 1), ("whole", whole, 1), ("no ranges", whole, ALWAYS),
-                ("416", if_ranged(says(416)), 1), ("416s", if_ranged(says(416)), ALWAYS), ("another range", other_range, 1),
-                ("no ranges for us", if_ranged(says(403)), ALWAYS),
-                ("other ranges", other_range, 5), ("chunked", chunked(), ALWAYS), ("closed", stale, ALWAYS)]):
+                ("cut", cut(7000), 3), ("cut at once", cut(0), 3), ("reset", reset(7000), 2),
+                ("slow", slow(3, 0.01), 2), ("busy", says(503), 3), ("silent", silent(3000), 1), ("whole", whole, 1),
+                ("no ranges", whole, ALWAYS), ("416", when(ranged, says(416)), 1),
+                ("416s", when(ranged, says(416)), ALWAYS), ("no ranges for us", when(ranged, says(403)), ALWAYS),
+                ("another range", other_range, 1), ("other ranges", other_range, 5), ("chunked", chunked(), ALWAYS),
+                ("closed", stale, ALWAYS)]):
             for before, jobs, tar in [(0, 1, "-"), (0, 6, "-"), (2, 2, "-"), (8, 6, "-"), (0, 6, self.tar),
                                       (2, 2, self.tar)]:
                 with self.subTest("%s, after %d, %d jobs" % (name, before, jobs), tar=tar):
@@ -3564,13 +3552,15 @@ class TestPieces(InProcess):
                 ("config", 0, says(404), "404", image), ("config", 0, changed(body=flipped), "digest", image),
                 ("layer", 0, says(404), "answered 404", image), ("layer", 100000, says(404), "answered 404", image),
                 ("layer", 0, says(403), "answered 403", image), ("layer", 0, cut(0), "closed the connection", image),
-                ("layer", 100000, cut(100), "closed the connection", image), ("layer", 0, Wire.well, "cannot have 0", empty),
+                ("layer", 100000, cut(100), "closed the connection", image),
+                ("layer", 0, Wire.well, "cannot have 0", empty),
                 ("layer", 0, changed(body=lambda body: body[:-1]), "", image),
                 ("layer", 0, endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536), "", image)] + [
                 ("layer", place, changed(body=flipped), "digest mismatch", image) for place in (0, 100000, 300000)]):
             for tar in ("-", self.tar):
                 with self.subTest("%s, %s from %d" % (kind, words, place), tar=tar):
-                    server = self.serve(image, faults=[(kind, beyond(place, act), ALWAYS)])
+                    fault = when(lambda request: request.first >= place, act)
+                    server = self.serve(image, faults=[(kind, fault, ALWAYS)])
                     run = self.pull(server, "--retries", "0", tar=tar, expect=FAILED)
                     self.fails(run, words, code=FAILED)
                     self.assertFalse(os.path.exists(self.tar))
@@ -3581,7 +3571,7 @@ class TestPieces(InProcess):
                     server.close()
 
     def test_requests(self):
-        """Never more connections than --jobs; a request a layer if there is one, few and long ones if there are more."""
+        """Never more connections than --jobs; a request a layer if there is one, few and long ones otherwise."""
         self.small_pieces()
         image = make_image(noise("layer", 2000000), noise("second", 90000))      # 106 pieces
         for tar, jobs, limit in selected([("-", 1, 2), (self.tar, 1, 2), ("-", 2, 32), (self.tar, 2, 24),
@@ -3606,7 +3596,8 @@ class TestPieces(InProcess):
                         begun.append(request)
                     until(lambda: len(begun) >= 4)      # none gets anything before four have asked
                     wire.send(answer)
-                self.pull(self.serve(make_image(noise("layer", 2000000)), faults=[("layer", together, ALWAYS)]), tar=tar)
+                image = make_image(noise("layer", 2000000))
+                self.pull(self.serve(image, faults=[("layer", together, ALWAYS)]), tar=tar)
 
     def test_reuse_into_a_pipe(self):
         """Layers of --reuse, right and wrong ones: read before they go into the pipe; those of absurd size."""
@@ -4435,7 +4426,7 @@ HUGE = [
     ("a referrer 10,000 times", archive_of(SAFE, held={blob_path(MANY.digest): MANY.manifest}, index=[named(
         SAFE, APP, referrers=",".join([MANY.digest + "=" + SAFE.digest] * 10000))])),
     ("deep JSON", archive_of(SAFE, index=b"[" * 100000)),
-    ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (2 << 20) + b"{}]}")),
+    ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}")),
     ("a number of a million digits", archive_of(SAFE, index=b'{"schemaVersion":' + b"1" * 1000000 + b"}")),
     ("a document of 16 TB", tar_header("index.json", number=b"\x80" + bytes(5) + b"\x0f" + b"\xff" * 5)),
     ("a name of 8 GB", tar_header("././@LongLink", (1 << 33) - 1, kind=b"L"))]
@@ -4929,17 +4920,17 @@ class TestBaseAndReuse(Case):
 
 
 # --- bundles: lists, several registries, what is there already -------------------------------------------------------
-def chosen(image, *indexes, **values):
-    """An image whose manifest says something else of these layers."""
-    return make_image_like(image, lambda manifest: [manifest["layers"][number].update(values) for number in indexes])
-
-
-def make_image_like(image, change):
+def altered(image, change):
     """An image with the blobs of another, and a changed manifest."""
     manifest = json.loads(image.manifest.decode())
     change(manifest)
     manifest = to_json(manifest)
     return image._replace(manifest=manifest, digest=sha256(manifest))
+
+
+def claiming(image, size):
+    """An image whose manifest gives each layer a size."""
+    return altered(image, lambda manifest: [layer.update(size=size) for layer in manifest["layers"]])
 
 
 class Bundles(Case):
@@ -4967,17 +4958,17 @@ class TestLists(Bundles):
         (b"\xef\xbb\xbfalpine\n", ["docker.io/library/alpine:latest"]),
         (b"http://localhost:5000/app:1 team/app:2\n", ["http localhost:5000/app:1 docker.io/team/app:2"]),
         (b"alpine:3 team/alpine\n", ["docker.io/library/alpine:3 docker.io/team/alpine:3"]),        # takes the tag
-        (b"alpine@sha256:%s a/b\n" % (b"0" * 64), ["docker.io/library/alpine@sha256:%s docker.io/a/b:latest" % ("0" * 64)]),
+        (b"a/c@sha256:%s a/b\n" % (b"0" * 64), ["docker.io/a/c@sha256:%s docker.io/a/b:latest" % ("0" * 64)]),
         (b"alpine x:1 y:2\n", ["line 1: more than two words"]),
-        (b"alpine\nUPPER\n\ndocker://x\n", ["line 2: .*lower-case", "line 4: .*without the scheme"]),
+        (b"alpine\nUPPER\n\ndocker://x\n", ["line 2: .*lower-case", "line 4: .*leave out"]),
         (b"alpine Bad/Name\n", ["line 1: .*lower-case"]),
         (b"", ["lists no image"]), (b"# nothing\n", ["lists no image"]), (b"alpine\0\n", ["not a list of images"]),
         (b"\xff\xfea\0", ["not a list of images"]), (b"\xff\xfe", ["line 1"]), (b"alpine\n" * 800000, ["4 MiB"]),
         (b":" * 600000, ["line 1: .*more than 1024"]), (b"://" * 200000, ["line 1: .*more than 1024"]),
         (b"a/" * 300000, ["line 1: .*more than 1024"]), (b"a " * 300000, ["line 1: more than two words"])] + [
         # What editors show as one line, or as two: it hides no image behind a comment, and adds no name.
-        (row % end.encode(), expected) for end in ("\u2028", "\u2029", "\v", "\f", "\x85", "\x1c", "\r") for row, expected in (
-            (b"alpine # %sevil/image\n", ["docker.io/library/alpine:latest"]), (b"x\nalpine%sevil/image\n", ["line 2: "]))]
+        (row % end.encode(), expected) for end in ("\u2028", "\u2029", "\v", "\f", "\x85", "\x1c", "\r")
+        for row, expected in ((b"a/b # %sevil\n", ["docker.io/a/b:latest"]), (b"x\na/b%sevil\n", ["line 2: "]))]
 
     def test_parse(self):
         for body, expected in selected(self.LISTS):
@@ -5007,7 +4998,7 @@ class TestLists(Bundles):
         self.assertEqual([request.path for request in server.requests].count("/v2/app/manifests/v1"), 1)
         done = subprocess.run([sys.executable, imgpull.__file__, "-q", "-s", "http", "--from", "-", "-"], stderr=-1,
                               stdout=-1, input=text.encode())
-        self.assertEqual(len(imgpull.list_archive(self.write("image.tar", done.stdout))), 4)
+        self.assertEqual(len(imgpull.list_archive(self.write("image.tar", done.stdout))), 3)
         run = self.run_main("--from", self.write("bad.txt", "UPPER\nalpine\nx:y:z\n"), self.path("x.tar"))
         mistakes = re.findall("imgpull: error: .*bad.txt, line [13]: ", run.err)
         self.assertEqual((run.code, len(mistakes)), (2, 2), run.err)
@@ -5037,7 +5028,7 @@ class TestLists(Bundles):
         self.assertEqual(self.names(), ["docker.io/library/x:1", "docker.io/library/x:2"])
         os.remove(self.tar)
         listed = self.write("images.txt", "%s x:1\n%s x:1\n" % (b, c))
-        self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "docker.io/library/x:1 is the name of", code=2)
+        self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "library/x:1 is the name of", code=2)
 
     def test_looked_up_at_once(self):
         """Twelve references at a server that takes its time for each answer: not one after the other."""
@@ -5054,18 +5045,17 @@ class TestLists(Bundles):
 
 
 class TestKeepGoing(Bundles):
-    HALF = [dict(size=1 << 43)] * 2
     BAD = [  # name, the image that cannot be had, a fault of its last layer, words that say why
-        ("no manifest", None, None, "404"),
-        ("a layer that is gone", ARMV6, says(404), "404"), ("a layer that is damaged", ARMV6, changed(body=flipped), "digest"),
+        ("no manifest", None, None, "404"), ("a layer that is gone", ARMV6, says(404), "404"),
+        ("a layer that is damaged", ARMV6, changed(body=flipped), "digest"),
         ("a layer that is refused", ARMV6, says(403), "403"), ("a layer of a busy server", ARMV6, says(503), "503"),
         ("a layer that is cut off", ARMV6, cut(3), "connection"),
-        ("a layer of 2^59 bytes", chosen(ARMV6, 0, size=1 << 59), None, "impossible size"),
-        ("sizes that add up to 2^60", chosen(make_image(*map(noise, range(64), [9] * 64)), *range(64), size=(1 << 44) - 1), None,
-         "impossible size|needs"),
-        ("two sizes for a layer", chosen(make_image(BIG, b"b"), 0, size=1), None, "cannot have|size"),
-        ("a layer longer than it is", chosen(ARMV6, 0, size=1 << 20), None, "announces"),
-        ("no diff_ids", make_image_like(ARMV6, lambda manifest: manifest["layers"].pop()), None, "layer")]
+        ("a layer longer than it is", claiming(ARMV6, 1 << 20), None, "announces"),
+        ("a layer of 2^59 bytes", claiming(ARMV6, 1 << 59), None, "impossible size"),
+        ("sizes that add up to 2^60", claiming(make_image(*map(noise, range(64), [9] * 64)), (1 << 44) - 1), None,
+         "impossible size"),
+        ("two sizes for a layer", claiming(make_image(BIG), 1), None, "cannot have|announces"),
+        ("no diff_ids", altered(ARMV6, lambda manifest: manifest["layers"].pop()), None, "layer")]
 
     def failing(self, image, fault):
         """A server whose b:v1 cannot be had, and the full names of a good and of that image."""
@@ -5079,8 +5069,7 @@ class TestKeepGoing(Bundles):
             for is_first in (True, False):
                 with self.subTest(name, is_first=is_first):
                     server, app, bad = self.failing(image, fault)
-                    for path in [self.tar] if os.path.exists(self.tar) else []:
-                        os.remove(path)
+                    self.clean(self.tar)
                     self.clean()
                     argv = ([bad, app] if is_first else [app, bad]) + ["--keep-going", "--retries", "0"]
                     run = self.bundle(*argv, code=1)
@@ -5088,19 +5077,20 @@ class TestKeepGoing(Bundles):
                     self.assertEqual(len(errors), 1, run.err)
                     self.assertRegex(errors[0], "%s.*(%s)" % (re.escape(bad), words))
                     self.assertEqual(self.names(), [app])
-                    report = json.loads(self.bundle("--json", *argv, code=1).out.decode())
+                    report = json.loads(self.bundle("--json", "--force", *argv, code=1).out.decode())
                     self.assertEqual([image["name"] for image in report["images"]], [app])
-                    self.assertEqual([(each["image"], each["exit_code"] > 0) for each in report["failures"]], [(bad, True)])
+                    self.assertEqual([each["image"] for each in report["failures"]], [bad])
                     self.assertRegex(report["failures"][0]["error"], words)
+                    self.assertIn(report["failures"][0]["exit_code"], FAILURES)
                     os.remove(self.tar)
-                    self.fails(self.run_main("-s", "http", *argv[:2] + ["--retries", "0", self.tar]), re.escape(bad), words,
-                               code=FAILED)
+                    run = self.run_main("-s", "http", *argv[:2] + ["--retries", "0", self.tar])
+                    self.fails(run, re.escape(bad), words, code=FAILED)
                     self.assertFalse(os.path.exists(self.tar))
                     self.clean()
                     server.close()
 
     def test_lists(self):
-        """The line of each failure; one name for two images is the failure of the second; nothing good is no archive."""
+        """The line of each failure; a name that occurs twice fails its second image; nothing good is no archive."""
         server, app, b = self.two()
         lines = "%s/none:v1\n%s x:1\n%s x:1\n%s/app:v9\n" % (server.host, app, b, server.host)
         listed = self.write("images.txt", lines)
@@ -5153,70 +5143,59 @@ class TestKeepGoing(Bundles):
 
 class TestDryRun(Bundles):
     def test_nothing_is_written(self):
-        """What would be fetched, and from where the rest comes; the exit code of a pull; no layer, no file."""
+        """What would be fetched, and from where the rest comes; no layer is asked for, no file touched."""
         server, app, b = self.two()
-        layers = set(IMAGE.layers) | set(ARMV6.layers)
+        blobs = dict(IMAGE.blobs, **ARMV6.blobs)
         self.bundle(b, tar=self.path("kept.tar"))
         self.bundle(app, tar=self.path("held.tar"))
-        with open(self.path("kept.tar"), "rb") as file:
-            kept_before = file.read()
         for name, argv, present, omitted in selected([
-                ("all", [app, b, "x.tar"], set(), set()), ("into a pipe", [app, b, "-"], set(), set()),
-                ("reuse", ["--reuse", "kept.tar", app, b, "x.tar"], ARMV6.layers, set()),
-                ("base", ["--base", "kept.tar", app, b, "x.tar"], set(), ARMV6.layers),
-                ("destination", [app, b, "held.tar"], IMAGE.layers, set()),
-                ("up to date", [app, "held.tar"], IMAGE.layers, set())]):
-            for options in ((), ("--json",))[:1 + (argv[-1] != "-")]:
+                ("all", [app, b, "x.tar"], (), ()), ("into a pipe", [app, b, "-"], (), ()),
+                ("reuse", ["--reuse", "kept.tar", app, b, "x.tar"], ARMV6.layers, ()),
+                ("base", ["--base", "kept.tar", app, b, "x.tar"], (), ARMV6.layers),
+                ("destination", [app, b, "held.tar"], IMAGE.layers, ()),
+                ("up to date", [app, "held.tar"], IMAGE.layers, ())]):
+            for options in ([], ["--json"])[:1 + (argv[-1] != "-")]:
                 with self.subTest(name, options=options):
                     del server.requests[:]
                     paths = [self.path(word) if word.endswith(".tar") else word for word in argv]
-                    wanted = layers if b in argv else set(IMAGE.layers)
-                    before = {name: os.stat(self.path(name)).st_mtime_ns for name in os.listdir(self.dir)}
-                    run = self.run_main("-s", "http", "--dry-run", *list(options) + paths)
+                    before = [(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)]
+                    run = self.run_main("-s", "http", "--dry-run", *options + paths)
                     self.assertEqual(run.code, 0, run.err)
-                    self.assertEqual({name: os.stat(self.path(name)).st_mtime_ns for name in os.listdir(self.dir)}, before)
+                    self.assertEqual([(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)], before)
                     self.assertNotIn("layer", server.kinds())
-                    blobs = dict(IMAGE.blobs, **ARMV6.blobs)
                     if options:
-                        report = json.loads(run.out.decode())
-                        self.assertEqual((report["present"], report["omitted"]),
-                                         (sum(len(blobs[digest]) for digest in present),
-                                          sum(len(blobs[digest]) for digest in omitted)))
-                        self.assertEqual(report["free"] > 0, argv[-1] != "-")
-                        self.assertEqual([each["name"] for each in report["images"]], [app, b] if b in argv else [app])
+                        report, names = json.loads(run.out.decode()), [app, b][:1 + (b in argv)]
+                        self.assertEqual([report["present"], report["omitted"]],
+                                         [sum(len(blobs[digest]) for digest in some) for some in (present, omitted)])
+                        self.assertEqual([each["name"] for each in report["images"]], names)
+                        self.assertGreater(report["free"], 0)
                     else:
-                        shown = run.out.decode() + run.err
-                        for word in [app, IMAGE.digest[:19], "linux/amd64"] + ([b, ARMV6.digest[:19]] if b in argv else []):
-                            self.assertIn(word, shown)
-                    self.assertEqual(wanted, layers if b in argv else set(IMAGE.layers))
-        self.assertEqual(read(self.path("kept.tar")), kept_before)
+                        for word in [app, IMAGE.digest[:19], "linux/amd64"] + [b, ARMV6.digest[:19]] * (b in argv):
+                            self.assertIn(word, run.out.decode() + run.err)
 
     def test_size(self):
-        """The size that it tells is the archive's; a part file counts as what is there."""
+        """The size that it tells is the archive's; what a part file has counts as present."""
         server = self.serve(MIXED, faults=[("layer", cut(1500000), 1), ("layer", says(503), ALWAYS)])
         self.pull(server, "--retries", "0", "--jobs", "1", expect=FAILED)
-        server.faults = []
-        parts = {name: read(self.path(name)) for name in self.left()}
-        report = json.loads(self.pull(server, "--dry-run", "--json", expect=0, tar=self.tar).decode()) \
-            if os.path.exists(self.tar) else json.loads(self.run_main(
-                "-s", "http", "--dry-run", "--json", server.host + "/app:v1", self.tar).out.decode())
-        self.assertEqual({name: read(self.path(name)) for name in self.left()}, parts)
+        server.faults, parts = [], {name: read(self.path(name)) for name in self.left()}
+        run = self.run_main("-s", "http", "--dry-run", "--json", server.host + "/app:v1", self.tar)
+        self.assertTrue({name: read(self.path(name)) for name in self.left()} == parts)
+        report = json.loads(run.out.decode())
         self.assertGreaterEqual(report["present"], imgpull.PIECE)
         self.assertEqual(report["size"], len(self.pull(server)))
 
     def test_exit_codes(self):
         """As a pull's: what would fail tonight fails now."""
-        server = self.serve(INDEX)
+        server, text = self.serve(INDEX), self.write("text.tar", b"my thesis")
         for options, name, tar, code in selected([
                 ((), "app:v9", "x.tar", 3), (("--platform", "linux/s390x"), "app:v1", "x.tar", 3),
-                ((), "app:v1", "none/x.tar", 6), ((), "app:v1", "text.tar", 6), ((), "UPPER", "x.tar", 2),
+                ((), "app:v1", "none/x.tar", 6), ((), "app:v1", text, 6), ((), "UPPER", "x.tar", 2),
                 (("--base", "none.tar"), "app:v1", "x.tar", 2), ((), "app:v1", ".", 6)]):
-            with self.subTest(name, options=options, tar=tar):
-                self.write("text.tar", b"my thesis")
-                for dry in ((), ("--dry-run",)):
+            for dry in ((), ("--dry-run",)):
+                with self.subTest(name, options=options, tar=tar, dry=dry):
                     argv = dry + options + (server.host + "/" + name, self.path(tar))
                     self.fails(self.run_main("-s", "http", *argv), code=code)
-                self.assertEqual(self.left(), [])
+                    self.assertEqual(self.left(), [])
         server.faults = [Fault("tag", says(503), ALWAYS)]
         run = self.run_main("-s", "http", "--dry-run", "--retries", "0", server.host + "/app:v1", self.tar)
         self.fails(run, "503", code=4)
@@ -5248,7 +5227,7 @@ class TestWhatIsThere(Bundles):
         del server.requests[:]
         self.pull(server, name="app:v2", fresh=False)
         self.assertEqual(server.sent("layer"), size_of(VERSION2, set(VERSION2.layers) - set(VERSION1.layers)))
-        self.assertRegex(self.said.err + self.said.out.decode(), "replaces .*image.tar, which held %s/app:v1" % server.host)
+        self.assertRegex(self.said.err, "replaces .*image.tar, which held %s/app:v1" % server.host)
         self.assertEqual(imgpull.verify_archive(self.tar), [])
         if POSIX:
             self.assertEqual(os.stat(self.tar).st_mode & 0o777, 0o640)
@@ -5274,7 +5253,7 @@ class TestWhatIsThere(Bundles):
         server = self.serve(VERSION1)
         self.pull(server)
         good = read(self.tar)
-        self.fails(self.run_main("-s", "http", "--base", self.tar, server.host + "/app:v1", self.tar), "is the base", code=2)
+        self.fails(self.pull(server, "--base", self.tar, expect=2, fresh=False), "is the base", code=2)
         self.assertEqual(read(self.tar), good)
 
     def test_base_image(self):
@@ -5307,7 +5286,7 @@ class TestWhatIsThere(Bundles):
         """What is refused before anything is asked for."""
         for words, said in selected([
                 ("--platform linux/amd64 --platform linux/arm64 app x.tar", "--platform is given twice"),
-                ("--from list.txt", "no output file"), ("--name x --from list.txt x.tar", "--name is for one image")] + [
+                ("--from list.txt", "no output file"), ("--name x --from list.txt x.tar", "--name .*one image")] + [
                 ("--%s= app x.tar" % option, "--%s is empty" % option)
                 for option in ("platform", "name", "base", "cacert", "user", "from")]):
             with self.subTest(words):
@@ -5842,9 +5821,8 @@ class TestFuzz(Case):
     """Seeded: every run tries the same. A result or an ImgpullError; no other exception, no file left."""
     CASES = int(os.environ.get("IMGPULL_FUZZ") or 200)
     NASTY = [None, True, False, 0, -1, 1, 1 << 31, 1 << 63, 1 << 64, 1e308, 0.5, "", " ", "a", "\0", "..", "../../x",
-             "/", "sha256:", "é\u202e",
-             "sha256:" + "0" * 64, "sha256:" + "0" * 63 + "\n", "unknown", [], {}, [[]], [None], {"": None}, "x" * 5000,
-             [{}] * 50]
+             "/", "sha256:", "é\u202e", "sha256:" + "0" * 64, "sha256:" + "0" * 63 + "\n", "unknown", [], {}, [[]], [None],
+             {"": None}, "x" * 5000, [{}] * 50]
 
     def mutated(self, rng, value):
         """A JSON value with something changed somewhere."""
@@ -5958,7 +5936,7 @@ class TestFuzz(Case):
 
     @staticmethod
     def retouched(rng, data):
-        """A tar with a header changed, or with members taken out, repeated, shuffled or disguised; checksums are right."""
+        """A tar with headers changed, members taken out, repeated, shuffled or disguised; checksums are right."""
         starts, place = [], 0
         while data[place:place + 512].strip(b"\0"):
             starts.append(place)
@@ -5966,24 +5944,15 @@ class TestFuzz(Case):
         parts = [data[start:end] for start, end in zip(starts, starts[1:] + [place])]
         number, choice = rng.randrange(len(parts)), rng.randrange(8)
         part, name = bytearray(parts[number]), parts[number][:100].rstrip(b"\0").decode()
-        if choice == 0:
-            parts.insert(rng.randrange(len(parts) + 1), parts[number])
-        elif choice == 1:
-            del parts[number]
-        elif choice == 2:
-            rng.shuffle(parts)
+        if choice < 3:
+            del parts[number:number + rng.randrange(2)]
+            parts.insert(rng.randrange(len(parts) + 1), bytes(part))
         elif choice == 3:
-            other = rng.choice([name, "./" + name, "x", "blobs", name + "/", "/" + name, "a/../" + name])
-            key = rng.choice(["path", "linkpath", "size", "GNU.sparse.name", "hdrcharset", "comment"])
-            parts.insert(number, rng.choice([pax({key: other}), pax({key: "1"}, b"g"), long_name(other), long_name(other, b"K")]))
+            other, key = rng.choice([name, "./" + name, "x", "/" + name]), rng.choice(["path", "size", "linkpath"])
+            parts.insert(number, rng.choice([pax({key: other}), pax({key: "1"}, b"g"), long_name(other)]))
         else:
-            for _ in range(rng.choice([1, 1, 2])):
-                at, size = rng.choice([(0, 100), (100, 24), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (265, 64),
-                                       (329, 16), (345, 155), (482, 13), (500, 12)])
-                at += rng.randrange(size)
-                end = at + rng.choice([1, 1, 3, 12])
-                part[at:end] = (rng.choice([b"\0", b" ", b"0", b"7", b"\x80", b"\xff", b"/", b".", b"-", b"x", b"1_0",
-                                            b"ustar\x0000", b"ustar  \0", bytes(12)]) * 12)[:end - at]
+            for at in rng.sample(range(512), rng.choice([1, 1, 2, 9])):
+                part[at] = rng.choice(b"\0 07\x80\xff/.-x")
             part[148:156] = b" " * 8
             part[148:156] = b"%06o\0 " % sum(part[:512])
             parts[number] = bytes(part)
@@ -5997,7 +5966,7 @@ class TestFuzz(Case):
         return b"".join(literal for _, literal in imgpull.layout(held)[0])
 
     def test_archives(self):
-        """Changed archives: one that is good is that of its images, byte for byte; Python's tarfile sees the same in it."""
+        """Changed archives: one that is good is that of its images, byte for byte, and tarfile sees the same in it."""
         small = make_image(b"one", b"two", b"one")
         server = self.serve(make_index((small, "linux/amd64"), (ARMV6, "linux/arm/v6")))
         for part, tag in on(server.manifests["app", "v1"], ".sig"), (make_referrer(small), tag_of(small, ".att")):
@@ -6013,7 +5982,7 @@ class TestFuzz(Case):
                 if faults_of(path) == []:
                     good += 1
                     plan = imgpull.plan_archive(imgpull.list_archive(path))
-                    self.assertEqual([data[at:at + len(text)] for at, text in plan.literals], [text for _, text in plan.literals])
+                    self.assertTrue(all(data[at:at + len(text)] == text for at, text in plan.literals))
                     self.assertEqual((len(data), list(members(data))), (plan.size, list(plan.contents)))
         self.assertLess(good, self.CASES // 4)
 
@@ -6043,25 +6012,23 @@ def demo():
 def everything():
     """All tests, in two processes at once, since most of them wait for something, and one summary: the exit status."""
     names = sorted(name for name in globals() if name.startswith("Test"))
-    begun, passed, failed, skipped, status = time.monotonic(), 0, 0, 0, 0
+    begun, totals, status = time.monotonic(), dict.fromkeys(("Ran", "failures", "errors", "skipped"), 0), 0
     command = [sys.executable] + ["-W" + each for each in sys.warnoptions] + [os.path.abspath(__file__)]
     outputs = [tempfile.TemporaryFile() for _ in range(2)]
     processes = [subprocess.Popen(command + names[first::2], stderr=output) for first, output in enumerate(outputs)]
     for process, output in zip(processes, outputs):
         status = max(status, abs(process.wait()))
         output.seek(0)
-        text = output.read().decode("utf-8", "replace")
+        body, _, summary = output.read().decode("utf-8", "replace").rpartition("-" * 70)
         output.close()
-        body, _, summary = text.rpartition("-" * 70)
         print(re.sub(r"^[.sFEx]+$", "", body, flags=re.M).strip() if "FAILED" in summary else "", end="\n" * status)
-        counts = dict(re.findall(r"(failures|errors|skipped)=(\d+)", summary))
-        bad = int(counts.get("failures", 0)) + int(counts.get("errors", 0))
-        ran = int((re.findall(r"Ran (\d+) test", summary) or [0])[0])
-        status = status or int(not ran)
-        passed, failed = passed + max(0, ran - bad - int(counts.get("skipped", 0))), failed + bad
-        skipped += int(counts.get("skipped", 0))
+        counts = {word: int(number) for word, number in re.findall(r"(Ran|failures|errors|skipped)[ =](\d+)", summary)}
+        totals = {word: totals[word] + counts.get(word, 0) for word in totals}
+        status = status or int("Ran" not in counts)
+    ran, failed, skipped = totals["Ran"], totals["failures"] + totals["errors"], totals["skipped"]
     print("Python %s, %.0f s" % (sys.version.split()[0], time.monotonic() - begun))
-    print("%d passed, %d failed%s" % (passed, failed, ", %d skipped" % skipped if skipped else ""))
+    more = ", %d skipped" % skipped if skipped else ""
+    print("%d passed, %d failed%s" % (max(0, ran - failed - skipped), failed, more))
     return status
 
 

@@ -4,7 +4,7 @@
     python3 .ci/interop.py              every check
     python3 .ci/interop.py NAME …       some of them: see the functions marked @check
 
-Runs as root on Debian; a missing tool is an error. All servers listen on loopback and end with
+Runs as root on Debian, with the packages that .ci/run installs. All servers listen on loopback and end with
 this script.
 """
 
@@ -14,7 +14,6 @@ import contextlib
 import glob
 import gzip
 import hashlib
-import http.server
 import io
 import itertools
 import json
@@ -24,8 +23,6 @@ import re
 import shutil
 import signal
 import socket
-import socketserver
-import ssl
 import subprocess
 import sys
 import tarfile
@@ -40,11 +37,7 @@ OCI, DOCKER = "application/vnd.oci.image.", "application/vnd.docker.distribution
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 NAME = "registry.interop"  # loopback under a name that is not, which only some processes can resolve
 
-TOOLS = ["docker-registry", "skopeo", "podman", "dockerd", "docker", "containerd", "ctr", "runc", "make", "nginx",
-         "htpasswd", "tinyproxy", "microsocks", "openssl", "busybox", "tar", "unshare"]  # .ci/run installs them
-
-CHECKS = collections.OrderedDict()
-FAILURES = []
+CHECKS, FAILURES = {}, []
 
 
 class Fault(Exception):
@@ -80,7 +73,6 @@ def at_most(what, got, bound):
 
 
 # ---- Programs and servers ----
-
 Ran = collections.namedtuple("Ran", "code out err")
 
 
@@ -107,8 +99,7 @@ def one_line(text):
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
@@ -185,7 +176,7 @@ class Lab:
 
     def resolving(self, command):
         """Return a command that can resolve NAME."""
-        hosts = write(self.path("hosts"), "127.0.0.1 localhost\n127.0.0.1 %s\n" % NAME)
+        hosts = write(self.path("etc-hosts"), "127.0.0.1 localhost\n127.0.0.1 %s\n" % NAME)
         return self.mounted(command, {hosts: "/etc/hosts"})
 
     def skopeo(self, *args, **options):
@@ -195,16 +186,13 @@ class Lab:
 class Relay:
     """A TCP relay to a port that counts what it hands to the client, at `rate` bytes a second at most.
 
-    With `cut` set, every connection breaks once so many bytes have passed, and new ones break at once; with `cuts`,
-    so many times only.
+    cut: after so many bytes, connections break, and new ones break at once; cuts: so many times only
     """
 
     def __init__(self, port, rate=None, cut=None, cuts=None):
         self.target, self.rate, self.cut, self.cuts = ("127.0.0.1", port), rate, cut, cuts
         self.sent, self.free_at, self.lock = 0, 0.0, threading.Lock()
-        self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
-        self.listener.listen(64)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -323,16 +311,11 @@ def manifest(lab, platform, specs, name):
     return dict(store_manifest(lab, config, [descriptor for _, descriptor in layers]), platform=platform)
 
 
-def image(lab, name):
-    """Build an image of the table, push it to the plain registry, and return `repository:tag`."""
-    build(lab, name, *IMAGES[name])
-    return name
-
-
-def build(lab, name, format_, platforms):
-    """Build an image, and push it to the plain registry as `name`."""
-    descriptors = [manifest(lab, platform or "linux/" + ARCHITECTURE, specs, name)
-                   for platform, specs in platforms.items()]
+def build(lab, name, *specs):
+    """Build an image of the table, or of these layers, push it to the plain registry, and return `repository:tag`."""
+    format_, platforms = ("oci", {None: specs}) if specs else IMAGES[name]
+    descriptors = [manifest(lab, platform or "linux/" + ARCHITECTURE, layers, name)
+                   for platform, layers in platforms.items()]
     top = descriptors[0]
     if len(descriptors) > 1 and format_ == "v2s2":
         top = store_index(lab, descriptors)
@@ -346,6 +329,7 @@ def build(lab, name, format_, platforms):
                                                           "vnd.docker.reference.digest": top["digest"]})
         top = store_index(lab, descriptors + [attestation])
     push(lab, top, name, format_)
+    return name
 
 
 def push(lab, top, name, format_):
@@ -402,7 +386,7 @@ def registry(lab, kind):
         path = write(lab.path("registries", "htpasswd"), run(["htpasswd", "-Bbn", "alice", "s3cret"]).out)
         config["auth"] = {"htpasswd": {"realm": "interop", "path": path}}
     elif kind == "token":
-        config["auth"] = {"token": {"realm": "https://127.0.0.1:%d/token" % lab.once(token_server)[0],
+        config["auth"] = {"token": {"realm": "https://127.0.0.1:%d/token" % lab.once(nginx)[0]["token"],
                                     "service": "real-registry", "issuer": "interop",
                                     "rootcertbundle": directory + "token.crt"}}
     elif kind == "mirror":
@@ -445,50 +429,23 @@ def sign(lab):
     return (message + b"." + packed(signature)).decode()
 
 
-class Tokens(http.server.BaseHTTPRequestHandler):
-    """A token server that signs real JWTs; `lab` and `asked` are set on a subclass."""
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        given = base64.b64decode(self.headers.get("Authorization", "").partition(" ")[2])
-        body = json.dumps({"token": sign(self.lab)} if given == b"alice:s3cret" else {}).encode()
-        self.send_response(200 if len(body) > 2 else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-def token_server(lab):
-    """Start a server of tokens for registry(lab, "token"): its port, and the list of what it was asked."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(lab.once(authority) + "server.crt", lab.once(authority) + "server.key")
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), type("Handler", (Tokens,), {"lab": lab, "asked": []}))
-    server.socket, server.daemon_threads = context.wrap_socket(server.socket, server_side=True), True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server.server_address[1], server.RequestHandlerClass.asked
-
-
-NO_RANGES = (400, 403, 500, 501)  # how servers refuse a Range
-
-
 def nginx(lab):
-    """Start nginx before the registries: {what it does: port}, and the path of its log: "PORT status" a line.
+    """Start nginx before the registries: {rule: port}, and the path of its log, with "PORT status path" a line.
 
-    "mtls" asks for a client certificate; NO_RANGES answer that to a Range; "no challenge" has 401 without a challenge
-    before the registry with a password, and "hidden" 404.
+    "token" is a token server; "mtls" wants a client certificate; a status is the answer to a Range; "no challenge"
+    answers 401 without a challenge before the registry with a password, and "hidden" 404.
     """
     directory, home, servers, ports = lab.once(authority), lab.path("nginx", ""), "", {}
-    plain, login = ("%s://127.0.0.1:%d" % (scheme, lab.once(registry, kind))
-                    for scheme, kind in (("http", "plain"), ("https", "login")))
+    plain = "http://127.0.0.1:%d" % lab.once(registry, "plain")
+    login = "https://127.0.0.1:%d" % lab.once(registry, "login")
     verify = "ssl_client_certificate %sca.crt; ssl_verify_client on;" % directory
     unless = "location ~ ^/v2/.+ { if ($http_authorization = '') { return %d; } proxy_pass %s; }"
-    rules = [("mtls", " ssl", plain, verify), ("no challenge", " ssl", login, unless % (401, login)),
-             ("hidden", " ssl", login, unless % (404, login))]
+    token = "location /token { if ($http_authorization != 'Basic %s') { return 401; } return 200 '%s'; }" % (
+        base64.b64encode(b"alice:s3cret").decode(), json.dumps({"token": sign(lab)}))
+    rules = [("token", " ssl", plain, token), ("mtls", " ssl", plain, verify),
+             ("no challenge", " ssl", login, unless % (401, login)), ("hidden", " ssl", login, unless % (404, login))]
     rules += [(code, "", plain, "location ~ /blobs/ { if ($http_range) { return %d; } proxy_pass %s; }" % (code, plain))
-              for code in NO_RANGES]
+              for code in (400, 403, 500, 501)]
     for title, tls, upstream, rule in rules:
         ports[title] = free_port()
         servers += "server { listen 127.0.0.1:%d%s; %s location / { proxy_pass %s; } }\n" % (
@@ -497,7 +454,7 @@ def nginx(lab):
                         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     config = write(home + "conf", """
         daemon off; pid %(home)spid; error_log %(home)serror.log; worker_processes 1; events {}
-        http { log_format short '$server_port $status'; access_log %(home)slog short; %(temporary)s
+        http { log_format short '$server_port $status $request_uri'; access_log %(home)slog short; %(temporary)s
           ssl_certificate %(directory)sserver.crt; ssl_certificate_key %(directory)sserver.key;
           proxy_set_header Host $http_host; %(servers)s }
         """ % {"home": home, "temporary": temporary, "directory": directory, "servers": servers})
@@ -534,7 +491,6 @@ class Docker:
     """A dockerd of its own; calling it runs its client. `stdin` and `fetch` load from stdin, pull from a registry."""
 
     stdin, fetch = ["load"], ["pull", "--quiet"]
-    start_container = ["run", "--rm", "--network", "none"]
 
     def __init__(self, lab, name=None):
         self.lab, self.home = lab, lab.path(name or type(self).__name__.lower(), "")
@@ -564,10 +520,10 @@ class Docker:
         return said
 
     def load(self, path):
-        return one_line(self("load", "-q", "-i", path).out)
+        return one_line(self(*self.stdin, stdin=read(path)).out)
 
     def id(self, one):
-        return one.config
+        return one.config[len("sha256:"):]
 
     def look(self, one):
         tagged = "@" not in one.name
@@ -579,7 +535,7 @@ class Docker:
 
     def content(self, one, paths):
         """Return what `cat` shows in a container of an image."""
-        return self(*self.start_container, self.id(one), "cat", *paths).out
+        return self("run", "--rm", "--network", "none", self.id(one), "cat", *paths).out
 
     def forget(self, one):
         self("image", "rm", "-f", self.id(one))
@@ -589,7 +545,7 @@ class Docker:
 
 
 class Podman(Docker):
-    """podman with a storage of its own; its images are called by the digest of their config, without `sha256:`."""
+    """podman with a storage of its own."""
 
     stdin, fetch = ["load"], ["pull", "--quiet", "--tls-verify=false"]
 
@@ -597,9 +553,6 @@ class Podman(Docker):
         self.client = self.lab.private(["podman", "--root", home + "root", "--runroot", home + "run", "--tmpdir",
                                         home + "tmp", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
                                         "--events-backend", "file"], home)
-
-    def id(self, one):
-        return one.config[len("sha256:"):]
 
     def content(self, one, paths):
         root = self("image", "mount", self.id(one)).out.strip()
@@ -613,6 +566,7 @@ class NamedPodman(Podman):
         for one in truths:
             self("pull", "-q", "oci-archive:%s:%s" % (path, ref_name(one, truths)))
             self.look(one)
+            same("what runs", self.content(one, ["bin/sh"])[1:4], "ELF")
             self.forget(one)
         return "pulled"
 
@@ -636,9 +590,6 @@ class Containerd(Docker):
             address = "%(home)sttrpc"
             """ % {"home": home})
         self.lab.serve(["containerd", "-c", config], self.is_up)
-
-    def load(self, path):
-        return one_line(self("images", "import", "--snapshotter", "native", path).out)
 
     def names(self, one):
         rows = [line.split() for line in self("images", "ls").out.splitlines()[1:]]
@@ -723,7 +674,7 @@ def archive(lab, names, options=(), port=None, **more):
     plain, truths = lab.once(registry, "plain"), []
     options = [option.replace("OWN", ARCHITECTURE) for option in options]
     for name in names:
-        one = truth(lab, lab.once(image, name.replace("@", ":oci")))
+        one = truth(lab, lab.once(build, name.replace("@", ":oci")))
         if name.endswith("@"):
             one = truth(lab, name + one.digest)
         if not any(option == "all" or "," in option for option in options):  # one platform's manifest alone
@@ -747,14 +698,6 @@ def intact(path, truths, omitted=()):
         missing = {one.digest, one.manifest, one.config}.union(one.layers) - set(found)
         same("what is missing in " + path, missing, set(omitted).intersection(one.layers))
     return sum(found.values())
-
-
-def interpreters():
-    """Return the oldest and the newest Python here: [(version, path), …]."""
-    found = {tuple(map(int, path.split("/")[-3].split("."))): path
-             for path in glob.glob(os.path.expanduser("~/.pyenv/versions/3.*.*/bin/python3"))}
-    found[sys.version_info[:3]] = sys.executable
-    return [("%d.%d.%d" % version, found[version]) for version in (min(found), max(found))]
 
 
 @check
@@ -782,35 +725,33 @@ def loading(lab):
 def some_platforms(lab):
     """Two platforms of three in one archive, with their index: who asks for one of them gets it."""
     path, (one,) = archive(lab, ["many:index"], ["--platform", "linux/OWN,linux/s390x"])
-    containerd, copy = lab.once(Containerd), ["copy", "--quiet", "oci-archive:" + path]
-    for number, platform in enumerate(("linux/s390x", "linux/arm/v7")):  # the latter was left out
-        load = ["images", "import", "--snapshotter", "native", "--platform", platform, path]
-        with case("ctr --platform " + platform):
-            same("being refused", bool(containerd(*load, wanted=None).code), bool(number))
-        with case("skopeo, " + platform):
-            options = ["--override-arch", platform.split("/")[1]] + copy + ["dir:" + lab.fresh("skopeo")]
-            ran = lab.skopeo(*options, wanted=None)
-            same("being refused", bool(ran.code), bool(number))
+    load = ["images", "import", "--snapshotter", "native", "--platform"]
+    for platform, there in (("linux/s390x", True), ("linux/arm/v7", False)):
+        with case(platform + ": ctr and skopeo"):
+            copy = ["--override-arch", platform.split("/")[1], "copy", "--quiet", "oci-archive:" + path]
+            done = (lab.once(Containerd)(*load, platform, path, wanted=None),
+                    lab.skopeo(*copy, "dir:" + lab.fresh("skopeo"), wanted=None))
+            same("being taken", [each.code == 0 for each in done], [there] * 2)
+            lab.once(Containerd)("images", "rm", "--sync", one.name)
 
 
 @check
 def foreign(lab):
     """Archives of other tools are refused with a hint, not read in a way of our own."""
-    ours, (one, two) = archive(lab, ["busybox:oci", "thrice:1"])
-    docker, saved = lab.once(Docker), lab.path("saved", "")
-    docker.load(ours)
-    docker("save", "-o", saved + "docker-save", one.name, two.name)
+    one, docker, saved = truth(lab, lab.once(build, "busybox:oci")), lab.once(Docker), lab.path("saved", "")
+    docker(*docker.fetch, one.name)
+    docker("save", "-o", saved + "docker-save", one.name)
     docker.forget(one)
-    docker.forget(two)
     for form in ("docker-archive", "oci-archive"):
-        lab.skopeo("copy", "--quiet", "--src-tls-verify=false", "docker://" + one.name,
-                   "%s:%sskopeo-%s:%s" % (form, saved, form, one.name))
+        target = "%s:%sskopeo-%s:%s" % (form, saved, form, one.name)
+        lab.skopeo("copy", "--quiet", "--src-tls-verify=false", "docker://" + one.name, target)
     for name, option in itertools.product(sorted(os.listdir(saved)), ("--list-tar", "--verify", "--base", "--reuse")):
         with case("%s %s" % (option, name)) as saw:
-            more = ["-s", "http", two.name, saved + "delta"] if option in ("--base", "--reuse") else []
+            more = ["-s", "http", one.name, saved + "delta"] if option in ("--base", "--reuse") else []
             said = lab.imgpull(option, saved + name, *more, wanted=None)
             saw("exit %d, %s" % (said.code, one_line(said.err)))
             same("being refused, a traceback", (said.code in (2, 5), "Traceback" in said.err), (True, False))
+
 
 @check
 def hostile(lab):
@@ -836,15 +777,14 @@ def hostile(lab):
                 if lab.skopeo("copy", "--quiet", source, "dir:" + out, wanted=None).code == 0:
                     taken.append({json.loads(read(out, "manifest.json").decode())["config"]["digest"]})
             saw("taken: %s" % [len(each - safe) for each in taken])
-            same("another image than the good one being taken", any(each - safe for each in taken), title != "good")
-            same("the good one being taken by all", all(taken) or title != "good", True)
+            same("another image being taken, none being taken",
+                 (any(each - safe for each in taken), title == "good" and not all(taken)), (title != "good", False))
 
 
 # ---- The checks: ways to a registry ----
-
 def attempt(lab, reference, options=(), code=0, words="", **more):
     """Pull busybox:oci in some way, and return what stderr says: no secret; a failure leaves nothing behind."""
-    one, out = truth(lab, lab.once(image, "busybox:oci")), lab.fresh("attempts")
+    one, out = truth(lab, lab.once(build, "busybox:oci")), lab.fresh("attempts")
     ran = lab.imgpull(reference, out + "out.tar", *options, wanted=code, **more)
     if words not in ran.err or re.search("Traceback|s3cret|wr0ng|pr0", ran.err.replace(out, "")):
         raise Fault("it says " + ran.err)
@@ -857,7 +797,7 @@ def attempt(lab, reference, options=(), code=0, words="", **more):
 @check
 def fronts(lab):
     """Private CAs, client certificates, passwords and tokens, at real registries and nginx."""
-    files, (_, asked), (front, _) = lab.once(authority), lab.once(token_server), lab.once(nginx)
+    files, (front, log) = lab.once(authority), lab.once(nginx)
     plain, tls, mtls, login, token = (lab.once(registry, kind) for kind in ("plain", "tls", "mtls", "login", "token"))
     ca, client = ["--cacert", files + "ca.crt"], ["--cert", files + "client.crt", "--key", files + "client.key"]
     user, stranger = ca + ["--user", "alice", "--password", "s3cret"], ca + ["-u", "alice", "-p", "wr0ng"]
@@ -887,27 +827,27 @@ def fronts(lab):
         ("401 without a challenge, nobody", front["no challenge"], ca, {}, 3, "--user"),
         ("404 to strangers, password", front["hidden"], user, {}, 0, ""),
         ("404 to strangers, nobody", front["hidden"], ca, {}, 3, "")]
-    for (version, python), (title, port, options, env, code, words) in itertools.product(interpreters(), rows):
-        with case("Python %s, %s" % (version, title)) as saw:
+    pythons = glob.glob(os.path.expanduser("~/.pyenv/versions/3.6.*/bin/python3")) + [sys.executable]
+    for python, (title, port, options, env, code, words) in itertools.product(pythons, rows):
+        with case("%s (%s)" % (title, python)) as saw:
             saw(attempt(lab, "127.0.0.1:%d/busybox:oci" % port, options, code, words, env=env, python=python,
                         stdin=b"s3cret\n"))
-    same("the token server's queries with a scope", {"repository:busybox:pull" in query.replace("%3A", ":")
-                                                     for query in asked}, {True})
+    queries = re.findall(r"/token\?(.*)", read(log).decode())
+    same("all having a scope", {"repository:busybox:pull" in each.replace("%3A", ":") for each in queries}, {True})
 
 
 @check
 def ranges(lab):
     """nginx that refuses every range, and a connection that breaks midway: the layer comes as a whole."""
-    ports, log = lab.once(nginx)
-    one = truth(lab, lab.once(image, "stream:1"))
-    for status in NO_RANGES:
+    (ports, log), one = lab.once(nginx), truth(lab, lab.once(build, "stream:1"))
+    for status in (400, 403, 500, 501):
         with case("%d to every range" % status) as saw:
             relay, out = Relay(ports[status], cut=one.size // 2, cuts=1), lab.fresh("ranges") + "out.tar"
             saw(one_line(lab.imgpull("--scheme", "http", "127.0.0.1:%d/stream:1" % relay.port, out).err))
             intact(out, [one])
-            refused = read(log).decode().split("\n").count("%d %d" % (ports[status], status))
-            saw("%d ranges refused, %.2f of the image fetched" % (refused, relay.sent / one.size))
-            same("a range being refused, the cut being done", (refused > 0, relay.cuts), (True, 0))
+            count = read(log).decode().count("%d %d /" % (ports[status], status))
+            saw("%d ranges refused, %.2f of the image fetched" % (count, relay.sent / one.size))
+            same("a range being refused, the cut being done", (count > 0, relay.cuts), (True, 0))
 
 
 @check
@@ -945,14 +885,13 @@ def proxies(lab):
     ca, insecure = ["--cacert", lab.once(authority) + "ca.crt", "--retries", "0"], ["--scheme", "http"]
     proxy, closed = "http://bob:pr0xy@127.0.0.1:%d" % http_, "http://127.0.0.1:%d" % free_port()
     five, five_h = ("socks5%s://bob:pr0xy@127.0.0.1:%d" % (h, socks) for h in ("", "h"))
-    local = lambda host: host.replace(NAME, "127.0.0.1")  # noqa: E731
     for title, target, options, env, code, line in (
             ("http", plain, insecure, {"http_proxy": proxy}, 0, "GET http://%s/v2/busybox/" % plain),
             ("https", tls, ca, {"https_proxy": proxy}, 0, "CONNECT %s " % tls),
             ("https, HTTPS_PROXY", tls, ca, {"HTTPS_PROXY": proxy}, 0, "CONNECT %s " % tls),
             ("all_proxy", tls, ca, {"all_proxy": proxy}, 0, "CONNECT %s " % tls),
             ("no_proxy", tls, ca, {"https_proxy": closed, "no_proxy": ".interop"}, 0, ""),
-            ("loopback", local(plain), [], {"all_proxy": closed, "http_proxy": closed, "https_proxy": closed}, 0, ""),
+            ("loopback", plain.replace(NAME, "127.0.0.1"), [], {"http_proxy": closed, "all_proxy": closed}, 0, ""),
             ("http, no password", plain, insecure, {"http_proxy": proxy.replace("bob:pr0xy@", "")}, 3, "GET http://"),
             ("https, wrong password", tls, ca, {"https_proxy": proxy.replace("pr0xy", "pr0")}, 3, "CONNECT " + NAME),
             ("proxy that is down", tls, ca, {"https_proxy": closed}, 4, ""),
@@ -972,8 +911,7 @@ def proxies(lab):
             same("the proxy having seen it", (bool(used.strip("\0")), line in used), (bool(line), True))
 
 
-# Registry, options, REF below it, containerd's reference, the path of the mirror in its hosts.toml
-# (None: without one), containerd's query.
+# Registry, options, REF below it, containerd's reference, the path in its hosts.toml (None: without), its query.
 MIRRORS = [
     ("mirror", ["--ns", "docker.io"], "busybox:hub", "docker.io/library/busybox:hub", "", "?ns=docker.io"),
     ("mirror", ["--ns", "Index.Docker.IO/"], "busybox:hub", "docker.io/library/busybox:hub", "", "?ns=docker.io"),
@@ -991,9 +929,8 @@ def mirrors(lab):
     for kind, options, path, reference, prefix, query in MIRRORS:
         port, tag, directory = lab.once(registry, kind), "/manifests/hub", lab.fresh("hosts")
         with case("%s, %s %s" % (kind, " ".join(options), path)) as saw:
-            host = "127.0.0.1:%d" % port
-            one = truth(lab, lab.once(image, path if "/" in path else "library/" + path), reference)
-            start = len(requested(lab, port))
+            host, pushed = "127.0.0.1:%d" % port, lab.once(build, path if "/" in path else "library/" + path)
+            one, start = truth(lab, pushed, reference), len(requested(lab, port))
             if prefix is None:
                 containerd(*containerd.fetch, "%s/%s" % (host, reference))
             else:
@@ -1004,6 +941,7 @@ def mirrors(lab):
                     """ % (host, prefix, "true" if prefix else "false"))
                 containerd("images", "pull", "--hosts-dir", directory, "--snapshotter", "native", reference)
             middle = len(requested(lab, port))
+            containerd.forget(one)
             out = lab.fresh("mirrors") + "out.tar"
             lab.imgpull("--scheme", "http", *(options + ["%s/%s" % (host, path), out]))
             theirs, ours = set(requested(lab, port)[start:middle]), set(requested(lab, port)[middle:])
@@ -1020,45 +958,11 @@ def mirrors(lab):
                 saw(tool.take(out, [one]))
 
 
-# ---- The checks: what breaks, and what it costs ----
-
-@check
-def full_disks(lab):
-    """A file system that another program fills midway."""
-    one, disk = truth(lab, lab.once(image, "stream:1")), lab.path("disk", "")
-    run(["mount", "-t", "tmpfs", "-o", "size=40m", "interop", disk])
-    with case("filled midway, and then not") as saw:
-        relay = Relay(lab.once(registry, "plain"), rate=20e6)
-        command = [sys.executable, lab.program, "--scheme", "http", "127.0.0.1:%d/stream:1" % relay.port,
-                   disk + "out.tar"]
-        process = subprocess.Popen(command, env=lab.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while relay.sent < 8 * MIB and process.poll() is None:
-            time.sleep(0.01)
-        with contextlib.suppress(OSError), open(disk + "other", "wb", buffering=0) as file:
-            while file.write(bytes(MIB)):
-                pass
-        said = process.communicate()[1].decode()
-        saw(one_line(said))
-        same("exit code, saying how to resume", (process.returncode, "again to resume" in said), (6, True))
-        same("what is left behind", sorted(os.listdir(disk)), ["other", "out.tar.part", "out.tar.part.state"])
-        os.remove(disk + "other")
-        saw(one_line(run(command, env=lab.env).err))
-        intact(disk + "out.tar", [one])
-        same("what is left behind", os.listdir(disk), ["out.tar"])
-        saw("%.3f of the image fetched" % (relay.sent / one.size))
-        at_most("the number of bytes fetched", relay.sent, one.size + 6 * (MIB + 65536))  # a piece a connection
-    run(["umount", disk])
-
-
 def pipe(lab, command, load):
     """Run `command | load`: both exit codes, and what both said."""
-    with tempfile.TemporaryFile() as said:
-        source = subprocess.Popen(command, env=lab.env, stdout=subprocess.PIPE, stderr=said)
-        sink = subprocess.Popen(load, env=lab.env, stdin=source.stdout, stdout=said, stderr=said)
-        source.stdout.close()
-        codes = source.wait(), sink.wait()
-        said.seek(0)
-        return codes, one_line(said.read().decode("utf-8", "replace"))
+    script = '"${@:2:$1}" | "${@:$1+2}" >&2; echo "${PIPESTATUS[@]}"'
+    ran = run(["bash", "-c", script, "-", str(len(command))] + command + load, env=lab.env)
+    return tuple(map(int, ran.out.split())), one_line(ran.err)
 
 
 @check
@@ -1089,30 +993,12 @@ def streams(lab):
 COSIGN, BUNDLE = "dev.cosignproject.cosign/", "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-@check
-def artifacts(lab):
-    """A chart in a registry: no image, but an OCI layout that skopeo takes as it is."""
-    with case("chart") as saw:
-        kind = "application/vnd.cncf.helm."
-        config = store(lab, b'{"name": "chart"}', kind + "config.v1+json")
-        layers = [store(lab, b"any bytes", kind + "chart.content.v1.tar+gzip")]
-        push(lab, store_manifest(lab, config, layers), "chart:1", "oci")
-        out = lab.fresh("artifacts") + "chart.tar"
-        saw(one_line(lab.imgpull("127.0.0.1:%d/chart:1" % lab.once(registry, "plain"), out).err))
-        with tarfile.open(out) as tar:
-            same("manifest.json there", "manifest.json" in tar.getnames(), False)
-        copied = lab.fresh("artifacts")
-        lab.skopeo("copy", "--quiet", "oci-archive:" + out, "dir:" + copied)
-        same("what it holds", {each["digest"][7:] for each in [config] + layers} <= set(os.listdir(copied)), True)
-        saw(one_line(lab.imgpull("--verify", out).out))
-
-
 def sign_image(lab, name, form):
     """Push an image of the table, and a signature as cosign does; return the copy's repository, the signature's digest.
 
     form: "old", as cosign 1 and 2 push it, by a tag; "new", as cosign 3 does, a bundle in a manifest with a subject
     """
-    digest = truth(lab, lab.once(image, name)).digest
+    digest = truth(lab, lab.once(build, name)).digest
     data = read(blob_path(lab, digest))
     target = {"mediaType": json.loads(data.decode())["mediaType"], "digest": digest, "size": len(data)}
     copy, tag = "signed/%s-%s" % (form, name.replace(":", "-")), digest.replace(":", "-")
@@ -1136,9 +1022,8 @@ def sign_image(lab, name, form):
 @check
 def signatures(lab):
     """--referrers: signatures in both of cosign's forms, in archives that load everywhere."""
-    for name, options, form in (("busybox:oci", [], "old"), ("busybox:oci", [], "new"), ("many:index", [], "old"),
-                                ("many:index", [], "new"), ("many:index", ["--platform", "all"], "old"),
-                                ("many:index", ["--platform", "all"], "new")):
+    ways = ("busybox:oci", []), ("many:index", []), ("many:index", ["--platform", "all"])
+    for (name, options), form in itertools.product(ways, ("old", "new")):
         title = ", ".join([name, form + " form"] + options)
         with case(title + ": pulled") as saw:
             copy, signature = lab.once(sign_image, name, form)
@@ -1177,8 +1062,7 @@ def deltas(lab):
     base, (first,) = archive(lab, ["app:1"])
     delta, (second,) = archive(lab, ["app:2"], ["--base", base])
     bundle, saved = archive(lab, ["app:1", "thrice:1"])[0], lab.fresh("archives") + "saved.tar"
-    shared = second.layers[:3]
-    docker = lab.once(Docker)
+    docker, shared = lab.once(Docker), second.layers[:3]
     docker.load(base)
     docker("save", "-o", saved, first.name)
     docker.forget(first)
@@ -1221,10 +1105,11 @@ def deltas(lab):
                     saw(tool.load(archive(lab, ["app:2"], ["--base", base, "--base", delta])[0]))
                     whole(tool, second, ["text:two"])
 
+
 @check
 def delta_kinds(lab):
     """Deltas of several images and of every platform."""
-    base, podman = archive(lab, ["busybox:oci"])[0], lab.once(Podman)
+    base = archive(lab, ["busybox:oci"])[0]
     for title, names, options, makers in (
             ("several images", ["thrice:1", "many:list"], [], (Docker, Containerd)),
             ("--platform all", ["many:index"], ["--platform", "all"], (Docker, Podman, Containerd))):
@@ -1237,42 +1122,46 @@ def delta_kinds(lab):
                 for one in truths:
                     tool.look(one)
                     tool.forget(one)
-    podman.load(base)
+    named = lab.once(NamedPodman)
+    named.load(base)
     for names in (["thrice:1", "many:index"], ["thrice:1", "mini:1"]):
         with case("%s: podman load will not, podman pull oci-archive:DELTA:NAME will" % " and ".join(names)) as saw:
             delta, truths = archive(lab, names, ["--base", base])
-            saw(refused(podman.load, delta))
-            for one in truths:
-                saw(one_line(podman("pull", "-q", "oci-archive:%s:%s" % (delta, one.name)).out))
-                podman.look(one)
-                same("what runs", podman.content(one, ["/bin/sh"])[1:4], "ELF")
-                podman.forget(one)
+            saw(refused(named.load, delta))
+            saw(named.take(delta, truths))
+
 
 @check
 def far_side(lab):
-    """Archives into the registry behind the gap, digests kept: an image, every platform, a bundle, and a delta."""
-    base = archive(lab, ["app:1"])[0]
-    for title, kind, names, options, more in (
-            ("image", "far", ["busybox:oci"], [], []), ("Docker schema 2", "far", ["busybox:v2s2"], [], []),
-            ("every platform", "far", ["many:index"], ["--platform", "all"], ["--all"]),
-            ("bundle", "far", ["app:1", "thrice:1", "mini:1"], [], []),
-            ("delta, onto version 1", "far", ["app:2"], ["--base", base], []),
-            ("delta, without version 1", "empty", ["app:2"], ["--base", base], [])):
+    """Archives into the registry behind the gap, digests kept: images, bundles, deltas, charts."""
+    base, copy = archive(lab, ["app:1"])[0], ["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
+    far = "docker://127.0.0.1:%d/" % lab.once(registry, "far")
+    for title, names, options, more in (
+            ("image", ["busybox:oci"], [], []), ("Docker schema 2", ["busybox:v2s2"], [], []),
+            ("every platform", ["many:index"], ["--platform", "all"], ["--all"]),
+            ("bundle", ["app:1", "thrice:1", "mini:1"], [], []),
+            ("delta, onto version 1", ["app:2"], ["--base", base], [])):
         with case(title) as saw:
             path, truths = archive(lab, names, options)
             for one in truths:
-                target = "127.0.0.1:%d/%s" % (lab.once(registry, kind), one.label)
                 source = "oci-archive:" + path + (":" + ref_name(one, truths)) * (title != "Docker schema 2")
-                command = ["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", *more, source]
-                if kind == "empty":
-                    saw(refused(lab.skopeo, *command, "docker://" + target))
-                    continue
-                lab.skopeo(*command, "docker://" + target)
+                lab.skopeo(*copy, *more, source, far + one.label)
                 out, every = lab.fresh("far") + "out.tar", options if more else []
-                lab.imgpull("--scheme", "http", "--name", one.name, target, out, *every)
+                lab.imgpull("--scheme", "http", "--name", one.name, far[9:] + one.label, out, *every)
                 intact(out, [one])
                 same("what the far side pulls", sha256(read(out)), sha256(read(archive(lab, [one.label], every)[0])))
                 saw("%s, %s" % (one.label, one.digest[:19]))
+    with case("delta, without version 1") as saw:
+        saw(refused(lab.skopeo, *copy, "oci-archive:" + path, "docker://127.0.0.1:%d/x" % lab.once(registry, "empty")))
+    with case("chart") as saw:
+        kind, path = "application/vnd.cncf.helm.", lab.fresh("far") + "out.tar"
+        layers = [store(lab, b"any bytes", kind + "chart.content.v1.tar+gzip")]
+        chart = store_manifest(lab, store(lab, b'{"name": "chart"}', kind + "config.v1+json"), layers)
+        push(lab, chart, "chart:1", "oci")
+        saw(one_line(lab.imgpull("127.0.0.1:%d/chart:1" % lab.once(registry, "plain"), path).err))
+        lab.skopeo(*copy, "oci-archive:" + path, far + "chart:1")
+        same("its digest", fetch(lab.once(registry, "far"), "chart", "manifests/1")[0], chart["digest"])
+        saw(one_line(lab.imgpull("--verify", path).out))
 
 
 @check
@@ -1297,7 +1186,7 @@ def walk(lab):
 
     def pushed():
         for number in numbers:
-            build(lab, "walk/%d:1" % number, "oci", {None: layers[number]})
+            build(lab, "walk/%d:1" % number, *layers[number])
         return [truth(lab, "walk/%d:1" % number, name) for number, name in enumerate(called)]
 
     with case("15 images, killed twice") as saw:
@@ -1330,12 +1219,12 @@ def walk(lab):
         at_most("the number of bytes fetched", sent() - start, size * 1.05)
         saw(one_line(lab.imgpull("--verify", second, "--base", first).out))
 
-# ---- The checks: how it is run, and what README says ----
 
+# ---- The checks: how it is run, and what README says ----
 @check
 def starts(lab):
     """As a script, as a module, from `make install`, and the one file of `make imgpull`: the same archive; how fast."""
-    root, one, sums, times = lab.path("root", ""), truth(lab, lab.once(image, "busybox:oci")), {}, {}
+    root, one, sums, times = lab.path("root", ""), truth(lab, lab.once(build, "busybox:oci")), {}, {}
     source = shutil.copytree(PROJECT, lab.path("source"), ignore=shutil.ignore_patterns(".git", "bin", "__pycache__"))
     run(["make", "-C", source, "install", "imgpull", "PREFIX=/usr", "DESTDIR=" + root, "PYTHON=" + sys.executable])
     module = dict(lab.env, PYTHONPATH=os.path.dirname(lab.program))
@@ -1351,13 +1240,10 @@ def starts(lab):
                 took.append(time.time() - start)
             times[title] = min(took)
             saw("--version in %.3f s" % times[title])
-            same("help", "--verify" in run(command + ["--help"], env=module).out, True)
     with case("the same archive; compiled forms start faster") as saw:
         same("the number of different archives", len(set(sums.values())), 1)
         at_most("the installed one's time", times["installed"], 0.8 * times["script"])
         at_most("the module's time", times["module"], 0.8 * times["script"])
-        compiled = glob.glob(root + "usr/lib/imgpull/__pycache__/*.pyc")
-        same("files of compiled forms", len(compiled), 1)
 
 
 # What README's blocks fenced as ```sh run on: names of other hosts are the plain registry's, and the far one's.
@@ -1370,17 +1256,18 @@ README = [(r"\b(docker\.io|quay\.io|ghcr\.io|registry\.example\.com)/", "127.0.0
 def readme(lab):
     """Run README's blocks fenced as ```sh, one after the other in one directory."""
     home, ports = lab.path("readme", ""), {kind: lab.once(registry, kind) for kind in ("plain", "far")}
-    text = read(PROJECT, "README.md").decode()
+    insecure = write(home + "insecure", "".join('[[registry]]\nlocation = "127.0.0.1:%d"\ninsecure = true\n' % port
+                                                for port in ports.values()))
     tools = {"imgpull": [sys.executable, lab.program], "docker": lab.once(Docker).client, "make": ["true"],
              "podman": lab.once(Podman).client, "ctr": lab.once(Containerd).client,
-             "skopeo": lab.private(["skopeo", "--insecure-policy"])}
+             "skopeo": lab.private(["skopeo", "--insecure-policy", "--registries-conf", insecure])}
     for name, command in tools.items():
         words = " ".join("'%s'" % word.replace("'", "'\\''") for word in command)
         os.chmod(write(home + "bin/" + name, '#!/bin/sh\nexec %s "$@"\n' % words), 0o755)
     shutil.copy(lab.program, home)
     for name in ("alpine:3.20", "alpine:latest", "debian:12", "redis:7", "team/app:1", "team/app:2", "team/app:3"):
-        build(lab, name, "oci", {None: ["busybox", "text:" + name[:4], "text:" + name[-1]]})
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+        build(lab, name, "busybox", "text:" + name[:4], "text:" + name[-1])
+    blocks = re.findall(r"^```sh\n(.*?)^```", read(PROJECT, "README.md").decode(), re.M | re.S)
     same("README has blocks fenced as ```sh", bool(blocks), True)
     for block in blocks:
         with case(block.strip().splitlines()[0]) as saw:
@@ -1392,11 +1279,8 @@ def readme(lab):
 
 def main(names):
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    for fault, what in (("no such check", [name for name in names if name not in CHECKS]),
-                        ("missing, see .ci/run", [tool for tool in TOOLS if not shutil.which(tool)]),
-                        ("not root", ["this has to run as root"] * bool(os.geteuid()))):
-        if what:
-            sys.exit("interop: %s: %s" % (fault, ", ".join(what)))
+    if os.geteuid() or not set(names) <= set(CHECKS):
+        sys.exit("interop: run it as root, with names of checks or without: " + " ".join(CHECKS))
     if "INTEROP" not in os.environ:
         # Namespaces of its own: whatever happens, all servers and mounts end with it.
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, __file__]
@@ -1406,9 +1290,8 @@ def main(names):
     start, lab = time.time(), Lab(os.environ["INTEROP"])
     for name in names or CHECKS:
         print("-- %s: %s" % (name, CHECKS[name].__doc__.splitlines()[0]), flush=True)
-        with case(name) as saw:
+        with case(name):
             CHECKS[name](lab)
-            saw("done")
     print("interop: %d failed, %.0f s" % (len(FAILURES), time.time() - start))
     return 1 if FAILURES else 0
 
