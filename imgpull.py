@@ -24,6 +24,7 @@ if __name__ == "__main__":
     # Ctrl-C while the rest is imported must not print a traceback. main() sets its own handlers.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import argparse
 import collections
 import contextlib
 import errno
@@ -48,7 +49,6 @@ assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys
 #   http.client.HTTPResponse._read_status   to pass over the interim answers 102 and 103
 #   http.client.HTTPResponse.fp   to read through Incoming, and as much as has arrived
 #   argparse.ArgumentParser._option_string_actions   to find the option that was meant
-#   argparse.HelpFormatter._fill_text, _format_action_invocation   for help that fits a screen
 
 __all__ = [
     "Descriptor",
@@ -3906,6 +3906,8 @@ class Download:
             count = piece_count(planned.descriptor.size)
             arrived = store.arrived[first : first + count]
             source = None if any(arrived) else sources.get(planned.descriptor.digest)
+            if source and source.size > planned.descriptor.size:
+                source = None  # the manifest lies about one of them
             self.layers.append(Layer(planned, first, source, arrived))
             first += count
         if not self.is_pipe:
@@ -4262,8 +4264,6 @@ def is_intact(source, descriptor, view):
         for piece in source.pieces(view):
             hasher.update(piece)
     return digest_in(hasher) == descriptor.digest
-
-
 # ---- Pull: from references to an archive ---------------------------------------------------------
 
 UNDECLARED_LIMIT = 50  # entries of an index without platform whose configs are fetched
@@ -4801,6 +4801,7 @@ class Terminal(Reporter):
         self.lock = threading.RLock()  # guards the stream and what is shown on it
         self.shown = ""  # the live line as it is on the screen
         self.failure = ""  # why something is being retried
+        self.listed = False  # images of a pull have got their lines here
         self.start([], 0, [])
         self.finish()
         if self.live:
@@ -4865,6 +4866,7 @@ class Terminal(Reporter):
             self.line(f"{descriptor.short}  {human(descriptor.size):>9}  {how}".rstrip())
 
     def image(self, image):
+        self.listed = self.live
         if not self.quiet:
             self.line(f"{image.name}  {image.descriptor.short}  {human(image.size)}")
 
@@ -4907,22 +4909,23 @@ class Terminal(Reporter):
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
 
 SCHEMA = 1  # of the documents that --json prints; grows when a key changes its meaning
-REFERRER_KEYS = ("digest", "subject", "kind", "artifact_type", "size")
+REFERRER_KEYS = "digest subject kind artifact_type size".split()
 
 
 def image_document(image):
     """Return an Image as --json prints it; the README explains each key."""
-    diff_ids = {}
-    for manifest in image.manifests:
-        if manifest.digest in image.configs:
-            digests = [layer.digest for layer in manifest.layers]
-            diff_ids.update(zip(digests, image.configs[manifest.digest].diff_ids))
+    diff_ids = {
+        layer.digest: diff_id
+        for manifest in image.manifests
+        if manifest.digest in image.configs
+        for layer, diff_id in zip(manifest.layers, image.configs[manifest.digest].diff_ids)
+    }
     return {
         "name": image.name,
         "digest": image.digest,
         "source_digest": image.source or None,
         "image_id": image.image_id,
-        "platform": str(image.platform) if image.platform else None,
+        "platform": image.platform and str(image.platform),
         "size": image.size,
         "layers": [
             {
@@ -4957,7 +4960,7 @@ def say(text, out=None):
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=out)
 
 
-def say_name(image, out=None):
+def print_name(image, out=None):
     """Print NAME@DIGEST: the line of --quiet about an Image, in a pull and in an archive."""
     print(f"{image.name.partition('@')[0]}@{image.digest}", file=out)
 
@@ -4970,88 +4973,80 @@ def run_archives(options, reporter):
     bases = [read_archive(each, True, True, reporter) for each in options.base if options.verify]
     status, documents = 0, []
     for path in options.archives:
-        begun, images, faults, counts = time.monotonic(), [], [], {}
+        document = {"archive": path, "images": []}
         try:
             if options.verify:
                 archive = check_archive(path, bases, reporter)
-                needed = 0 if bases else len(archive.omitted)
-                counts = {
-                    "checked": archive.size,
-                    "needed": needed,
-                    "unchecked": unchecked(archive),
+                document["checked"] = archive.size
+                document["needed"] = 0 if bases else len(archive.omitted)
+                paths = {
+                    layer.path
+                    for image in archive.images
+                    if image.image_id
+                    for layer in image.layers
                 }
+                # Layers that this Python cannot unpack.
+                document["unchecked"] = sum(
+                    not member.diff_id for name, member in archive.members.items() if name in paths
+                )
             else:
                 archive = read_archive(path, reporter=reporter)
-            images, faults = archive.images, archive.faults
-            status = status or Damaged.exit_code * bool(faults)
+            document["images"] = list(map(image_document, archive.images))
+            faults = archive.faults
             if not options.json:
-                show_archive(archive, options, counts)
+                show_archive(archive, options, document)
         except ImgpullError as error:
             status, faults = status or error.exit_code, [Fault("archive", str(error))]
             reporter.line(f"imgpull: error: {printable(error, 1000)}")
-        document = {"archive": path, "images": list(map(image_document, images)), **counts}
-        document["faults"] = [dict(fault._asdict()) for fault in faults]
-        document["seconds"] = round(time.monotonic() - begun, 3)
+        status = status or Damaged.exit_code * bool(faults)
+        document["faults"] = [fault._asdict() for fault in faults]
         documents.append(document)
     if options.json:
         print_json({"archives": documents})
     return status
 
 
-def unchecked(archive):
-    """Return the number of layers in a verified Archive that this Python cannot unpack."""
-    members = archive.members
-    layers = {layer.path for image in archive.images if image.image_id for layer in image.layers}
-    return sum(path in members and not members[path].diff_id for path in layers)
-
-
-def show_archive(archive, options, counts):
+def show_archive(archive, options, document):
     """Print the findings about an Archive for people, or NAME@DIGEST lines with --quiet."""
     shown = archive_name(archive.path)
     for fault in archive.faults:
         say(f"{shown}: bad: {printable(fault.text, 400)}")
     if archive.faults:
         return
-    if options.quiet:
-        for image in archive.images:
-            say_name(image)
-        return
-    if options.verify:
-        show_check(archive, shown, **counts)
-    elif len(options.archives) > 1:
-        say(f"{shown}:")
+    if options.verify and not options.quiet:
+        facts = f"{plural(len(archive.images), 'image')}, {human(archive.size)} checked"
+        referrers = {each.digest for image in archive.images for each in image.referrers}
+        if referrers:
+            facts += (
+                f" (with {plural(len(referrers), 'referrer')}; signatures are not verified: unpack "
+                "the archive into DIR, then run cosign verify --key cosign.pub "
+                "--insecure-ignore-tlog --local-image DIR)"
+            )
+        if document["needed"]:
+            facts += (
+                f" (it needs {plural(document['needed'], 'layer')} already on the target: "
+                "verify it together with --base)"
+            )
+        if document["unchecked"]:
+            facts += (
+                f" ({plural(document['unchecked'], 'layer')} not unpacked, "
+                "only the digests checked)"
+            )
+        say(f"{shown}: good: {facts}")
     for image in archive.images:
-        if options.verify:
+        if options.quiet:
+            print_name(image)
+        elif options.verify:
             say(f"{shown}: {image.name} {printable(image.platform or '')}".rstrip())
             show_identity(image, f"{shown}:   ")
         else:
             show_image(image, shown)
 
 
-def show_check(archive, shown, checked, needed, unchecked):
-    """Print the summary of a good Archive."""
-    referrers = {each.digest for image in archive.images for each in image.referrers}
-    facts = f"{plural(len(archive.images), 'image')}, {human(checked)} checked"
-    if referrers:
-        facts += (
-            f" (with {plural(len(referrers), 'referrer')}; signatures are not verified: unpack "
-            "the archive into DIR, then run cosign verify --key cosign.pub --insecure-ignore-tlog "
-            "--local-image DIR)"
-        )
-    if needed:
-        layers = plural(needed, "layer")
-        facts += f" (it needs {layers} already on the target: verify it together with --base)"
-    if unchecked:
-        facts += f" ({plural(unchecked, 'layer')} not unpacked, only the digests checked)"
-    say(f"{shown}: good: {facts}")
-
-
 def show_identity(image, indent):
     """Print the digests that show both sides of a gap that they have the same Image."""
     if image.source:
-        is_proven = image.index and image.digest in [each.digest for each in image.index.children]
-        claim = "what the tag named" if is_proven else "the archive claims, without having it"
-        say(f"{indent}index     {image.source} ({claim})")
+        say(f"{indent}index     {image.source} (the archive claims; the index is not in it)")
     kind = "index" if image.manifests[0].is_index else "manifest"
     say(f"{indent}{kind:<9} {image.digest}")
     if image.image_id:
@@ -5071,74 +5066,61 @@ def show_image(image, path):
             if manifest.digest != image.digest:
                 say(f"  manifest  {manifest.digest}")
             say(f"  platform  {printable(config.platform) if config else 'none'}")
-            sizes = [layer.size for layer in manifest.layers]
-            saved = [layer.size for layer in manifest.layers if layer.digest in image.omitted]
-            more = f" ({len(saved)} left out, {human(sum(saved))} saved)" if saved else ""
-            say(f"  layers    {len(sizes)}, {human(sum(sizes) - sum(saved))}{more}")
+            sizes = [each.size for each in manifest.layers if each.digest not in image.omitted]
+            say(f"  layers    {len(manifest.layers)}, {human(sum(sizes))}")
             for layer in manifest.layers:
                 mark = "  left out" * (layer.digest in image.omitted)
                 say(f"    {layer.digest}  {human(layer.size):>9}{mark}")
-    if image.referrers:
-        say(f"  referrers {len(image.referrers)}")
     for each in image.referrers:
-        subject = f" of {each.subject[:19]}" if each.subject != image.digest else ""
         artifact_type = printable(each.artifact_type, 90) or "no type"
-        say(f"    {each.digest}  {each.kind}{subject}, {human(each.size)}, {artifact_type}")
+        say(f"  referrer  {each.digest}  {each.kind}, {human(each.size)}, {artifact_type}")
 # ---- Command line: options, what each of them does, and how a failure is reported ----------------
 
-# The help is also the table that the options are parsed by: spellings, then the value (a choice
-# has a "|", an option that may be repeated has "..."), then two spaces or the end of the line.
-HELP = """usage: imgpull [OPTION ...] REF [REF ...] TAR
-
-Pull the images REF into one archive that every container runtime loads.
-TAR may be - for standard output.
-
-images:
-  --platform P...        os/arch[/variant][,...] or all (default: this host's)
-  -o, --os OS            operating system, such as linux
-  -a, --arch ARCH        architecture, such as amd64 or arm64
-  -n, --ns HOST          REF's registry is a mirror of HOST
-  --name REF             name of the image in the archive
-  --from FILE...         pull the images listed in FILE (- for standard input),
-                         one "REF [NAME]" per line
-  --keep-going           archive the other images if some fail (exit code 1)
-  --base TAR...          leave out layers that TAR holds
-  --base-image REF...    leave out layers that REF has
-  --reuse TAR...         copy layers from TAR instead of downloading them
-  --referrers            include signatures, SBOMs and provenance
-  --dry-run              show what a pull would download, and write nothing
-  --force                overwrite a file that imgpull did not write
-  -m, --manifest list|image
-                         print a manifest of REF instead of pulling
-  -l, --list-tar TAR...  list the images in archives
-  --verify TAR...        check every byte of archives
-
-registry:
-  -u, --user NAME        default: the credentials of docker login, podman login
-  -p, --password PW      visible to other users of this host; better:
-  --password-stdin       read the password from standard input
-  -t, --token TOKEN      registry token, for Bearer or (ECR) Basic
-  -s, --scheme http|https
-                         http for a registry without TLS; or write http://REF
-  -x, --ca, --cacert PEM
-                         trust this CA too
-  -c, --cert PEM         client certificate (mTLS)
-  -k, --key PEM          key of the client certificate
-  -i, --insecure         do not verify certificates
-  -j, --jobs N           maximum connections (default 6)
-  --timeout S            abort a connection after S seconds without data
-                         (default 30)
-  --retries N            retries without progress (default 5)
-
-output:
-  -q, --quiet            print only NAME@DIGEST, warnings and errors
-  --json                 print the result as JSON
-  --debug                print every request, without secrets
-  --parsed               print the options as understood, and exit
-  -v, --version          print the version, and exit
-  -h, --help             print this help, and exit
-
-examples:
+# {group: {spellings and value: help}}. An option with "..." may be repeated.
+OPTIONS = {
+    "images": {
+        "--platform P": "os/arch[/variant][,...] or all (default: this host's)",
+        "-o --os OS": "operating system, such as linux",
+        "-a --arch ARCH": "architecture, such as amd64 or arm64",
+        "-n --ns HOST": "REF's registry is a mirror of HOST",
+        "--name REF": "name of the image in the archive",
+        "--from FILE...": "pull the images listed in FILE (- for standard input), "
+        'one "REF [NAME]" per line',
+        "--keep-going": "archive the other images if some fail (exit code 1)",
+        "--base TAR...": "leave out layers that TAR holds",
+        "--base-image REF...": "leave out layers that REF has",
+        "--reuse TAR...": "copy layers from TAR instead of downloading them",
+        "--referrers": "include signatures, SBOMs and provenance",
+        "--dry-run": "show what a pull would download, and write nothing",
+        "--force": "overwrite a file that imgpull did not write",
+        "-m --manifest list|image": "print a manifest of REF instead of pulling",
+        "-l --list-tar TAR...": "list the images in archives",
+        "--verify TAR...": "check every byte of archives",
+    },
+    "registry": {
+        "-u --user NAME": "default: the credentials of docker login, podman login",
+        "-p --password PW": "visible to other users of this host; better:",
+        "--password-stdin": "read the password from standard input",
+        "-t --token TOKEN": "registry token, for Bearer or (ECR) Basic",
+        "-s --scheme http|https": "http for a registry without TLS; or write http://REF",
+        "-x --cacert --ca PEM": "trust this CA too",
+        "-c --cert PEM": "client certificate (mTLS)",
+        "-k --key PEM": "key of the client certificate",
+        "-i --insecure": "do not verify certificates",
+        "-j --jobs N": "maximum connections (default 6)",
+        "--timeout S": "abort a connection after S seconds without data (default 30)",
+        "--retries N": "retries without progress (default 5)",
+    },
+    "output": {
+        "-q --quiet": "print only NAME@DIGEST, warnings and errors",
+        "--json": "print the result as JSON",
+        "--debug": "print every request, without secrets",
+        "--parsed": "print the options as understood, and exit",
+    },
+}
+DESCRIPTION = """Pull the images REF into one archive that every container runtime loads.
+TAR may be - for standard output."""
+EPILOG = """examples:
   imgpull alpine alpine.tar
   imgpull --platform linux/arm64 quay.io/curl/curl:8.10.1 - | ssh host docker load
   imgpull --verify alpine.tar
@@ -5146,13 +5128,8 @@ examples:
 exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found or no access,
   4 network (try again), 5 damaged data, 6 disk, 7 another imgpull writes the
   same file, 130 interrupted"""
-OPTION = re.compile(r"^  (-.*?)(?: ([A-Z]\S*|\w+\|\w+))?(?:  .*)?$", re.M)
-# How each number is parsed, its least value and its default.
-NUMBERS = {"jobs": (int, 1, 6), "timeout": (float, 0.1, 30), "retries": (int, 0, None)}
 
-PULL_OPTIONS = (
-    "platform", "name", "jobs", "base", "reuse", "force", "keep_going", "referrers", "dry_run",
-)  # fmt: skip
+PULL_OPTIONS = "platform name jobs base reuse force keep_going referrers dry_run".split()
 
 # Patterns of other tools' options, and what to write instead.
 OPTION_HINTS = {
@@ -5173,28 +5150,34 @@ OPTION_HINTS = {
     "--(parallel|concurrency|threads|max-parallel-downloads)": "did you mean --jobs?",
     "--verbose": "did you mean --debug?",
 }
-# Patterns of mistakes, and hints. They are matched against the action (pull, manifest, archives),
-# the options (--name=value, in the order of HELP, each followed by a blank), a newline, and the
-# other words (each followed by a blank).
-WORDS = "pull .*\n"
+# Patterns of mistakes, and hints. They are matched against the options (--name=value, in the order
+# of OPTIONS), a newline, and the other words, each option and word followed by a blank.
+PULL = r"(?!.*--(?:manifest|list-tar|verify)=).*"
+WORDS = PULL + "\n"
 TOOL = r"((?:sudo )?(?:(?:docker|podman|nerdctl|crane) (?:image )?)?(?:pull|run|save|imgpull)) "
 NAME = r"((?:\S*/)?([^\s/:@]+)\S*) "  # of quay.io/curl/curl:8.10.1, the last group is curl
 MISTAKES = {
+    r".*\n(\S+ )*-\S": "an image or a TAR cannot start with '-': imgpull --help lists the options",
+    r".*--(jobs|timeout|retries)=(-|inf|nan|\d{7}|\de)": r"--\1 is out of range",
+    ".*--manifest=(?!(list|image) )": "--manifest takes list or image",
+    ".*--scheme=(?!https? )": "--scheme takes http or https",
+    r".*--(jobs|timeout)=0(\.0)? ": r"--\1 must be more than 0",
+    r".*--([\w-]+)= ": r"--\1 is empty: is the variable set?",
     r".*\n(\S+ )* ": "the name of an image or of the TAR is empty: is the variable set?",
     r"(?=.*--cert=)(?!.*--key=)|(?!.*--cert=)(?=.*--key=)": "--cert and --key go together",
     ".*--platform=.*--(os|arch)=": "either --platform, or --os and --arch",
     ".*--user=.*--token=": "either --token, or --user",
-    ".*--password=.*--password_stdin=": "either --password, or --password-stdin",
+    ".*--password=.*--password-stdin=": "either --password, or --password-stdin",
     "(?!.*--user=).*--password": "a password needs its --user",
     r".*--name=.*(--from=|\n\S+ \S+ \S)": "--name is for one image",
-    ".*--list_tar=.*--verify=": "either --list-tar, or --verify",
+    ".*--list-tar=.*--verify=": "either --list-tar, or --verify",
     ".*--(base|reuse)=- ": "--base and --reuse take a file, not standard input",
     r".*--os=\S*[./]": "-o is --os, such as linux; the TAR comes last: imgpull alpine alpine.tar",
-    "manifest .*--json=": "--manifest prints JSON without --json",
-    "manifest .*--platform=all .*--manifest=image": "--manifest image takes one platform",
-    r"manifest .*\n(\S+ \S+ \S|$)": "--manifest takes one REF",
-    r"pull .*--json=.*\n.* - $": "--json and - both write to standard output: name a file",
-    "pull .*--from=.*\n$": "no output file given: imgpull --from FILE bundle.tar",
+    ".*--manifest=.*--json=": "--manifest prints JSON without --json",
+    ".*--platform=all .*--manifest=image": "--manifest image takes one platform",
+    r".*--manifest=.*\n(\S+ \S+ \S|$)": "--manifest takes one REF",
+    PULL + r"--json=.*\n.* - $": "--json and - both write to standard output: name a file",
+    PULL + "--from=.*\n$": "no output file given: imgpull --from FILE bundle.tar",
     f"{WORDS}$": "no image given: imgpull alpine alpine.tar",
     f"{WORDS}(help|version) $": r"did you mean --\1?",
     rf"{WORDS}(?:verify|check) (\S+\.tar) $": r"did you mean --verify \1?",
@@ -5209,10 +5192,10 @@ MISTAKES = {
     rf"{WORDS}(?:\S* )*(localhost|[\w-]+(?:\.[\w-]+)+):(\d{{3,5}}) ": (
         r"\1:\2 means the image \1 with the tag \2; an image of that registry is \1:\2/NAME"
     ),
-    r"pull (?!.*--from=).*\n(\S+\.tar) $": (
+    r"(?!.*--from=)" + WORDS + r"(\S+\.tar) $": (
         r"which image goes into \1? (to list the images in it: imgpull --list-tar \1)"
     ),
-    rf"pull (?!.*--from=).*\n{NAME}$": (
+    rf"(?!.*--from=){WORDS}{NAME}$": (
         "no output file given; use - to write to standard output, or name a file: "
         r"imgpull \1 \2.tar"
     ),
@@ -5228,95 +5211,91 @@ MISTAKES = {
 }
 
 
-class Options:
-    """The parsed command line: an attribute for each long option, and refs, tar, archives."""
+class Parser(argparse.ArgumentParser):
+    """Parses the options. Its errors are UsageErrors, which main() prints."""
 
-    def __init__(self, **values):
-        vars(self).update(values)
-
-
-def parse_words(argv):
-    """Return ({option: value}, [word, ...]) of a command line. Raises UsageError."""
-    table = {
-        spelling: (spellings.rpartition("--")[2].replace("-", "_"), kind)
-        for spellings, kind in OPTION.findall(HELP)
-        for spelling in spellings.split(", ")
-    }
-    options = {
-        name: [] if "..." in kind else None if kind else False for name, kind in table.values()
-    }
-    options.update((name, default) for name, (_, _, default) in NUMBERS.items())
-    words, rest = [], list(argv)
-    while rest:
-        word = rest.pop(0)
-        if not re.match("-.", word):
-            words.append(word)
-            continue
-        spelling, equals, text = re.match("(--[^=]*|-.)(=?)(.*)", word, re.S).groups()
-        check_spelling(spelling, word.partition("=")[0], table)
-        name, kind = table[spelling]
-        if kind and not equals + text:
-            # A password may look like an option.
-            if not rest or rest[0].partition("=")[0] in table and name != "password":
-                raise UsageError(f"{spelling} needs a value directly behind it")
-            text = rest.pop(0)
-        if kind:
-            options[name] = converted(spelling, name, kind, text, options[name])
-            continue
-        # Programs in Go take --insecure=true as well.
-        options[name] = text != "false"
-        if text and not equals:
-            rest.insert(0, "-" + text)  # -qi is -q -i
-        elif text not in ("", "true", "false"):
-            raise UsageError(f"{spelling} takes no value")
-    return options, words
+    def error(self, message):
+        # The value of an option that takes none may be a password.
+        raise UsageError(re.sub("ignored explicit.*", "takes no value", message, flags=re.S))
 
 
-def check_spelling(spelling, word, table):
-    """Raise UsageError for an unknown option, with a hint. What follows it may be a secret."""
+def make_parser():
+    """Return the Parser of OPTIONS."""
+    parser = Parser(
+        "imgpull",
+        usage="imgpull [OPTION ...] REF [REF ...] TAR",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("refs", nargs="*", help=argparse.SUPPRESS)
+    for group, rows in OPTIONS.items():
+        add = parser.add_argument_group(group).add_argument
+        for row, text in rows.items():
+            *spellings, value = row.split()
+            kind = {"metavar": value, "type": {"N": int, "S": float}.get(value)}
+            if value.startswith("-"):
+                spellings.append(value)
+                kind = {"action": "store_true"}
+            elif "..." in value:
+                kind = {"metavar": value[:-3], "action": "append", "default": []}
+            add(*spellings, help=text, **kind)
+    parser.set_defaults(jobs=6, timeout=30.0)
+    version = f"imgpull version: {__version__} build date: {__build_date__}"
+    add("-v", "--version", action="version", version=version, help="print the version, and exit")
+    add("-h", "--help", action="help", help="print this help, and exit")
+    return parser
+
+
+def check_spelling(argv, table):
+    """Raise UsageError, with a hint, for an option that is unknown or given twice.
+
+    table: {spelling: argparse.Action}
+
+    What follows an unknown option is not repeated: it may be a secret.
+    """
     import difflib
 
-    hints = [hint for pattern, hint in OPTION_HINTS.items() if re.fullmatch(pattern, word)]
-    # -platform would be -p latform, a password.
-    near = ["-" + word] if len(word) > 2 and "-" + word in table else []
-    if hints or near or spelling not in table:
-        near += difflib.get_close_matches(spelling, table, 1, 0.7)
-        hints += [f"did you mean {each}?" for each in near] + ["imgpull --help lists the options"]
-        raise UsageError(f"unknown option {word if spelling in table else spelling}: {hints[0]}")
-
-
-def converted(spelling, name, kind, text, before):
-    """Return the value of an option for its text. Raises UsageError."""
-    if not text:
-        raise UsageError(f"{spelling} is empty: is the variable set?")
-    if "|" in kind and text not in kind.split("|"):
-        raise UsageError(f"{spelling} takes {kind.replace('|', ' or ')}, not {quoted(text)}")
-    if name in NUMBERS:
-        number, least, _ = NUMBERS[name]
-        with contextlib.suppress(ValueError):
-            if least <= number(text) < 1e6:
-                return number(text)
-        raise UsageError(f"{spelling} takes a number of {least} or more, not {quoted(text)}")
-    return before + [text] if "..." in kind else text
+    seen = []
+    for word in argv:
+        if re.match("-[^0-9]", word):
+            typed = word.partition("=")[0]
+            name = typed if word.startswith("--") else word[:2]
+            hints = [hint for pattern, hint in OPTION_HINTS.items() if re.fullmatch(pattern, typed)]
+            # -platform would be -p latform, a password.
+            if hints or name not in table or "-" + typed in table:
+                near = difflib.get_close_matches(typed, table, 1, 0.7)
+                hints += [f"did you mean {each}?" for each in near]
+                hint = (hints + ["imgpull --help lists the options"])[0]
+                raise UsageError(f"unknown option {typed if name in table else name}: {hint}")
+            if table[name] in seen:
+                raise UsageError(f"{name} is given twice")
+            if table[name].default != []:
+                seen.append(table[name])
 
 
 def parse_options(argv):
-    """Return the Options of a command line, checked. Raises UsageError."""
-    values, words = parse_words(argv)
-    options = Options(refs=words[:-1], tar="".join(words[-1:]), archives=[], **values)
-    action = "pull"
-    if options.list_tar or options.verify:
-        action, options.refs = "archives", []
-        options.archives = options.list_tar + options.verify + words
-    elif options.manifest:
-        # The Go imgpull takes a TAR here as well, and ignores it.
-        action, options.refs = "manifest", words[:1]
-    line = action + " "
-    for name, value in values.items():
-        line += "".join(
-            f"--{name}={e} " for e in (value if isinstance(value, list) else [value]) if e
-        )
+    """Return the options of a command line, checked. Raises UsageError.
+
+    refs (list of str), tar (str) and archives (list of str) are added to them.
+    """
+    parser = make_parser()
+    check_spelling(argv, parser._option_string_actions)
+    # argparse leaves over the words behind an option that follows a word.
+    options, more = parser.parse_known_args(argv)
+    words = vars(options).pop("refs") + more
+    line = ""
+    for name, value in vars(options).items():
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and each is not False:
+                line += f"--{name.replace('_', '-')}={printable(each, 9999)} "
     line += "\n" + "".join(word + " " for word in words)
+    archives = options.list_tar + options.verify
+    options.archives = archives + words if archives else []
+    # The Go imgpull takes a TAR behind --manifest as well, and ignores it.
+    options.refs = words[:1] if options.manifest else words[:-1]
+    options.tar = "".join(words[-1:])
     user, colon, password = (options.user or "").partition(":")
     if colon and not options.password:
         options.user, options.password = user, password
@@ -5326,12 +5305,11 @@ def parse_options(argv):
         remember_secret(secret)
     for pattern, hint in MISTAKES.items():
         match = re.match(pattern, line)
-        if match and not (options.help or options.version):
+        if match:
             raise UsageError(match.expand(hint))
-    options.platform = ",".join(options.platform) or None
     if options.os or options.arch:
-        architecture = options.arch or str(host_platform()).partition("/")[2]
-        options.platform = f"{options.os or 'linux'}/{architecture}"
+        host = str(host_platform()).partition("/")[2]
+        options.platform = f"{options.os or 'linux'}/{options.arch or host}"
     return options
 
 
@@ -5373,58 +5351,46 @@ def show_manifest(options, settings, reporter):
 
 def show_result(result, options, reporter):
     """Print the result of a pull: on standard output, unless the archive went there."""
-    out = sys.stderr if result.destination == "-" else sys.stdout
-    where = "stdout" if result.destination == "-" else printable(result.destination)
-    how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
+    out, where = sys.stdout, printable(result.destination)
+    if result.destination == "-":
+        out, where = sys.stderr, "stdout"
     present, omitted = sum(result.present.values()), sum(result.omitted.values())
-    several = len(result.images) > 1
     if result.replaced:
         reporter.note(f"replaces {where}, which held {', '.join(result.replaced)}")
     if options.json:
-        document = dict(result._asdict(), dry_run=options.dry_run, present=present, omitted=omitted)
-        document["images"] = list(map(image_document, result.images))
-        document["seconds"] = round(result.seconds, 3)
-        document["failures"] = [
+        failures = [
             {"image": each.image, "error": str(each), "exit_code": each.exit_code}
             for each in result.failures
         ]
+        document = dict(result._asdict(), dry_run=options.dry_run, failures=failures)
+        document.update(present=present, omitted=omitted, seconds=round(result.seconds, 3))
+        document["images"] = list(map(image_document, result.images))
         print_json(document)
-    elif options.quiet:
-        for image in result.images:
-            say_name(image, out)
-    else:
-        is_old = result.unchanged or options.dry_run
-        for image in result.images:
-            # On a terminal, each of several images has got a line when it was complete.
-            if is_old or not (several and reporter.live and out.isatty()):
-                end = "" if options.dry_run or out.isatty() else f" -> {where} {how}"
-                say(image_line(image, result, options) + end, out)
-        total = f"{where}: {plural(len(result.images), 'image')}, {human(result.size)}"
-        if options.dry_run:
-            here = f"{human(present)} of it already here, {human(omitted)} left out"
-            say(f"{total}, {here}, {human(result.free)} free", out)
-        elif several or out.isatty():
-            reporter.note(f"{total}, {human(result.fetched)} downloaded, {how}")
-
-
-def image_line(image, result, options):
-    """Return the line about an Image in the result of a pull."""
-    kinds = collections.Counter(kind for each in image.referrers for kind in each.kinds)
-    omitted = [layer.size for layer in image.layers if layer.digest in image.omitted]
-    present = sum(result.present.get(layer.digest, 0) for layer in image.layers)
-    several = "all platforms" if options.platform == "all" else options.platform
-    platform = image.platform or (several if image.image_id else "artifact")
-    line = (
-        f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} {human(image.size)}"
-    )
-    if options.dry_run:
-        line += f", {plural(len(image.layers), 'layer')}"
-        line += f", {human(present)} already here" if present else ""
-    if omitted:
-        line += f", {plural(len(omitted), 'layer')} ({human(sum(omitted))}) left out"
-    if kinds:
-        line += ", with " + ", ".join(plural(kinds[kind], kind) for kind in sorted(kinds))
-    return line
+        return
+    how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
+    for image in result.images:
+        if options.quiet:
+            print_name(image, out)
+        elif not (reporter.listed and out.isatty()):
+            platform = image.platform or (options.platform if image.image_id else "artifact")
+            facts = [
+                f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} "
+                f"{human(image.size)}"
+            ]
+            if options.dry_run:
+                facts.append(plural(len(image.layers), "layer"))
+            if image.omitted:
+                facts.append(f"{plural(len(image.omitted), 'layer')} left out")
+            if image.referrers:
+                facts.append(plural(len(image.referrers), "referrer"))
+            end = "" if options.dry_run or out.isatty() else f" -> {where} {how}"
+            say(", ".join(facts) + end, out)
+    total = f"{where}: {plural(len(result.images), 'image')}, {human(result.size)}"
+    if options.dry_run and not options.quiet:
+        here = f"{human(present)} of it already here, {human(omitted)} left out"
+        say(f"{total}, {here}, {human(result.free)} free", out)
+    elif len(result.images) > 1 or out.isatty():
+        reporter.note(f"{total}, {human(result.fetched)} downloaded, {how}")
 
 
 def run(options, reporter):
@@ -5433,39 +5399,31 @@ def run(options, reporter):
         if options.tar == "-":
             raise DiskError("standard output is closed: there is nowhere to write the archive to")
         sys.stdout = open(os.devnull, "w")
-    if options.help or options.version:
-        version = f"imgpull version: {__version__} build date: {__build_date__}"
-        say(HELP if options.help else version)
-        return 0
     if options.parsed:
-        masked = {key: "***" for key in ("password", "token") if getattr(options, key)}
-        shown = dict(vars(options), **masked)
-        say(hide(json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False)))
+        options.password, options.token = options.password and "***", options.token and "***"
+        say(hide(json.dumps(vars(options), indent=2, ensure_ascii=False)))
         return 0
     if options.archives:
         return run_archives(options, reporter)
     read_password(options)
-    # All fields of Settings are options but one: the namespace is --ns.
-    connection = {name: getattr(options, name, options.ns) for name in Settings._fields}
     if options.insecure:
         reporter.warn(
             "certificates are not verified: anyone on the way can read and change what is sent"
         )
+    # All fields of Settings are options but one: the namespace is --ns.
+    settings = Settings(*(getattr(options, name, options.ns) for name in Settings._fields))
     if options.manifest:
-        show_manifest(options, Settings(**connection), reporter)
+        show_manifest(options, settings, reporter)
         return 0
     if options.tar == "-" and sys.stdout.isatty():
         raise UsageError("an archive is not for a terminal: pipe it (imgpull REF - | docker load)")
-    if re.fullmatch("[a-z0-9_-]{2,}", options.tar) and not os.path.exists(options.tar):
-        reporter.note(f"the last word is the TAR: writing the archive to the file {options.tar}")
-    listed = [request for path in getattr(options, "from") for request in read_list(path)]
-    connection.update((name, getattr(options, name)) for name in PULL_OPTIONS)
     result = pull(
-        options.refs + listed,
+        options.refs + [each for path in getattr(options, "from") for each in read_list(path)],
         options.tar,
         base_images=options.base_image,
         reporter=reporter,
-        **connection,
+        **{name: getattr(options, name) for name in PULL_OPTIONS},
+        **settings._asdict(),
     )
     show_result(result, options, reporter)
     for error in result.failures:
@@ -5474,7 +5432,7 @@ def run(options, reporter):
     return ImgpullError.exit_code if result.failures else 0
 
 
-def failure_text(error, options):
+def failure_text(error, reporter):
     """Return (message, exit status) for an exception that ended the program."""
     resume = "; run the same command again to resume" if getattr(error, "kept", False) else ""
     if isinstance(error, ImgpullError):
@@ -5486,12 +5444,12 @@ def failure_text(error, options):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "error: the reader of standard output has closed it", 1
     if isinstance(error, OSError):
-        why = printable(error.strerror or error)
-        return f"error: the output cannot be written: {why}{resume}", DiskError.exit_code
-    if options.debug:
+        text = f"error: the output cannot be written: {printable(error.strerror or error)}{resume}"
+        return text, DiskError.exit_code
+    if reporter.debugging:
         raise error
-    name = type(error).__name__
-    return f"error: internal error, {name}: {printable(error)} (--debug prints where)", 1
+    text = f"error: internal error, {type(error).__name__}: {printable(error)}"
+    return f"{text} (--debug prints where)", 1
 
 
 def main(argv=None):
@@ -5504,23 +5462,18 @@ def main(argv=None):
             signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
-    options, reporter = Options(debug=False), Terminal(True, False)
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    handlers = {number: signal.signal(number, interrupt) for number in numbers}
+    reporter = Terminal(True, False)
+    handlers = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        try:
-            options = parse_options(sys.argv[1:] if argv is None else argv)
-            reporter = Terminal(options.quiet, options.debug)
-            status = run(options, reporter)
-            sys.stdout.flush()
-        except (Exception, KeyboardInterrupt) as error:
-            text, status = failure_text(error, options)
-            reporter.finish()
-            for line in [text] + [f"error: {other}" for other in getattr(error, "others", ())]:
-                reporter.line("imgpull: " + printable(line, 1000))
-    except KeyboardInterrupt:  # Ctrl-C while the failure was being reported
-        status = 130
+        options = parse_options(sys.argv[1:] if argv is None else argv)
+        reporter = Terminal(options.quiet, options.debug)
+        status = run(options, reporter)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        text, status = failure_text(error, reporter)
+        reporter.finish()
+        for line in [text] + [f"error: {other}" for other in getattr(error, "others", ())]:
+            reporter.line("imgpull: " + printable(line, 1000))
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -122,7 +122,6 @@ def sha256(data):
 
 
 def blob_path(digest):
-    """The name of a blob in an archive."""
     return "blobs/" + digest.replace(":", "/")
 
 
@@ -224,8 +223,7 @@ INDEX = make_index((ATTESTATION, "unknown/unknown"), (ARM, "linux/arm64/v8"), (I
 # --- the registry that behaves ---------------------------------------------------------------------------------------
 
 class Answer:
-    """What a server says to a request. Headers: Content_Type="…"; a list where a header occurs more than once, None
-    where it is left out."""
+    """An answer. Headers: Content_Type="…"; a list for one that is repeated, None for one that is left out."""
 
     def __init__(self, status=200, body=b"", **headers):
         self.status, self.body, self.version = status, body, "HTTP/1.1"
@@ -525,8 +523,7 @@ ALWAYS = 1 << 30
 
 
 def cut(at, reset=False, **headers):
-    """End the connection before "nothing" is sent, within the "status" line or the "headers", or after so many bytes of
-    the body."""
+    """End the connection before "nothing" is sent, within the "status" line, the "headers", or the body: bytes."""
     def fault(wire, request, answer):
         answer.change(**headers)
         if at == "status":
@@ -1372,20 +1369,6 @@ class TestArchive(Case):
         registry.transport.close()
         self.assertEqual(server.kinds().count("token"), 1)
 
-    def test_blobs(self):
-        """The blobs of an image in a directory; OWN has those in an archive."""
-        server, place = self.serve(INDEX), self.path("blobs")
-        os.mkdir(place)
-        paths = imgpull.pull_blobs(server.host + "/app:v1", place, scheme="http")
-        self.assertEqual([read(path) for path in paths], [IMAGE.config] + [IMAGE.blobs[one] for one in IMAGE.layers])
-        self.assertEqual(sorted(os.listdir(place)), sorted(os.path.basename(path) for path in paths))
-        self.assertRaises(imgpull.UsageError, imgpull.pull_blobs, server.host + "/app:v1", self.dir, platform="all",
-                          scheme="http")
-        server.faults = [Fault("layer", changed(body=flipped), ALWAYS)]
-        os.mkdir(self.path("bad"))
-        self.assertRaises(imgpull.Damaged, imgpull.pull_blobs, server.host + "/app:v1", self.path("bad"), scheme="http")
-        self.assertEqual(os.listdir(self.path("bad")), [sha256(IMAGE.config)[7:]])
-
     def test_foreign_layer(self):
         """A layer that only its owner may distribute comes from the https address in the manifest."""
         owner = self.serve(tls=self.pems())
@@ -1842,8 +1825,9 @@ class TestRefusals(Case):
                   "print([imgpull.main(options + [host + '/app:v1', sys.argv[1] + host[10:]]) for host in sys.argv[2:]]"
                   ", end='|')\n"
                   "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])")
-        out = subprocess.check_output([sys.executable, "-c", script, self.tar] + hosts, cwd=HERE,
-                                      stderr=subprocess.DEVNULL)
+        shutil.copy(os.path.join(HERE, "imgpull.py"), self.dir)
+        for argv in (["import imgpull"], [script, self.tar] + hosts):       # compiled first, which takes memory
+            out = subprocess.check_output([sys.executable, "-c"] + argv, cwd=self.dir, stderr=subprocess.DEVNULL)
         codes, peak = out.decode().splitlines()[-1].split("|")
         self.assertEqual(ast.literal_eval(codes), [0, 5, 5, 1, 5, 5, 5])
         self.assertLess(int(peak), 40 << 10)
@@ -2202,7 +2186,7 @@ class TestLadder(Case):
         for image, options, local, answer, asked in selected([
                 (IMAGE, (), "destination", None, head), (IMAGE, (), "--base", None, head),
                 (IMAGE, (), "--reuse", None, head), (INDEX, ("--platform", "all"), "destination", None, head),
-                (INDEX, (), "destination", None, head), (INDEX, (), "--reuse", None, head),
+                (INDEX, (), "destination", None, ["HEAD tag", "GET tag"]),     # the archive does not have the index
                 (IMAGE, (), "destination", changed(Docker_Content_Digest=None), ["HEAD tag", "GET tag"]),
                 (IMAGE, (), "destination", says(405), ["HEAD tag", "GET tag"]),
                 (IMAGE, (), "destination", says(404), ["HEAD tag", "GET tag"]),
@@ -2369,19 +2353,14 @@ class TestSecrets(Case):
             imgpull.pull([one.host + "/app:v1", two.host + "/app:v1"], self.tar, user="ann", password="x")
 
     def test_plain_beside_verified(self):
-        """An https://HOST/ is verified, also beside a plain line of the same insecure registry."""
-        server = self.serve(INDEX, tls=self.pems())
-        self.hosts["reg.test"] = server
-        host = "reg.test:%d" % server.port
-        self.write("daemon.json", {"insecure-registries": [host]})
-        for lines, verified in selected([(["%s/app:v1"], False), (["https://%s/app:v1"], True),
-                                         (["%s/app:v1", "https://%s/app:v1"], True),
-                                         (["https://%s/app:v1 x:1", "%s/app:v1"], True)]):
+        """An https://HOST/ is never asked over http, also beside a plain line of the same loopback registry."""
+        host = self.serve(INDEX).host
+        for lines, is_good in selected([(["{}/app:v1"], True), (["https://{}/app:v1"], False), (["https://{}/app:v1 x:1",
+                                        "{}/app:v1"], False), (["{}/app:v1", "https://{}/app:v1 x:1"], False)]):
             with self.subTest(lines):
-                self.write("list", "\n".join(lines).replace("%s", host))
+                self.write("list", "\n".join(lines).format(host, host))
                 run = self.run_main("--retries", "0", "--force", "--from", self.path("list"), self.tar)
-                self.assertEqual(run.code != 0, verified, run.err)
-                self.assertRegex(run.err, "(?i)error.*certificate" if verified else "insecure-registries")
+                self.assertEqual((run.code == 0, "does not speak TLS" in run.err), (is_good, not is_good), run.err)
 
     # Command lines with a secret, hunter2, in every place where people put one; {list} is the list below.
     LEAKS = [words + " x.tar" for words in [
@@ -2788,26 +2767,6 @@ class TestTLS(Case):
                     (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
         with mock.patch("socket.getaddrinfo", both), mock.patch("socket.socket", without):
             self.pull(server)
-
-    def test_insecure_registries(self):
-        """What docker's daemon.json lists needs no TLS and no verification, and that is told, once; nothing else."""
-        for listed, tls, works in selected([
-                ([], None, False), (["reg.test:{port}"], None, True), (["REG.test"], None, True),
-                (["reg.test:{port}"], self.pems(), True), (["other.test"], self.pems(), False),
-                ([], self.pems(), False), (["127.0.0.0/8", "reg.test:1"], None, False)]):
-            with self.subTest(str(listed), tls=bool(tls)):
-                server = self.serve(INDEX, tls=tls)
-                self.hosts["reg.test"] = server
-                entries = [entry.format(port=server.port) for entry in listed]
-                self.write("daemon.json", {"insecure-registries": entries})
-                run = self.run_main("--retries", "0", "reg.test:%d/app:v1" % server.port, self.path("x.tar"))
-                self.assertEqual(run.code == 0, works, run.err)
-                self.assertEqual(run.err.count("insecure-registries"), int(works))
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(self.path("x.tar"))
-        for broken in selected([b"{", b"[]", b'{"insecure-registries": "x"}']):
-            self.write("daemon.json", broken)
-            self.pull(self.serve())
 
     def test_certs_d(self):
         """A certificate without its key in certs.d is told; a directory of another host is not looked at."""
@@ -3610,15 +3569,14 @@ class TestPieces(InProcess):
         self.write("kept.tar", good[:place] + b"?" + good[place + 1:])
         self.assertEqual(self.archive(server, "--name", "x:1", "--reuse", kept, tar="-"), good)
         self.assertEqual(server.sent("layer"), size_of(MIXED, MIXED.layers[:1]))
-        for size, words in selected([(1 << 59, "impossible size"), (1 << 43, "")]):
-            image = make_image(BIG, change=lambda manifest, size=size: manifest["layers"][0].update(size=size))
+        for size, words in selected([(1, ""), (1 << 43, ""), (1 << 59, "impossible size")]):
             for options in ((), ("--reuse", kept)):
                 for tar in ("-", self.tar):
                     with self.subTest(size, options=options, tar=tar):
-                        server = self.serve(image)
+                        server = self.serve(claiming(MIXED, size))
                         run = self.pull(server, *options + ("--retries", "0"), tar=tar, expect=FAILED)
                         self.fails(run, words, code=FAILED)
-                        self.assertLess(len(run.out) + len(server.requests), 1 << 20)
+                        self.assertLess(len(run.out) + len(server.requests), 4 << 20)
                         self.clean()
 
     def test_closed_pipe(self):
@@ -4730,7 +4688,7 @@ class TestReadingBack(Case):
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
                 ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("-q --verify {bad}", 5, ["bad.tar: bad"], ""),
-                ("-l {one} --verify {two}", 2, [], "either --list-tar, or --verify"), ("-l", 2, [], "-l needs"),
+                ("-l {one} --verify {two}", 2, [], "either --list-tar, or --verify"), ("-l", 2, [], "expected one argument"),
                 ("--verify {one} --base -", 2, [], "not standard input"),
                 ("--reuse - {name} {x}", 2, [], "not standard input")]):
             with self.subTest(argv):
@@ -4820,14 +4778,8 @@ class TestReadingBack(Case):
         self.assertEqual({step[::2] for step in steps}, {(self.one, size)})
         self.assertGreaterEqual(steps.count((self.one, size, size)), 2)
 
-    def test_read_blob(self):
-        """A manifest's, a config's or a layer's bytes, as a library; parts of local files."""
-        data, layer = read(self.one), IMAGE.layers[0]
-        for digest in [IMAGE.digest, sha256(IMAGE.config)] + IMAGE.layers:
-            self.assertEqual(sha256(imgpull.read_blob(self.one, digest)), digest)
-        self.assertRaises(imgpull.NotFound, imgpull.read_blob, self.one, ARM.digest)
-        path = self.write("x.tar", flipped_at(data, data.index(IMAGE.blobs[layer]) + 1000))
-        self.assertRaisesRegex(imgpull.Damaged, "digest mismatch", imgpull.read_blob, path, layer)
+    def test_source(self):
+        """Parts of local files, fewer where the file ends."""
         view, data = memoryview(bytearray(1000)), noise("source", 5000)
         for content, size in ((data, 4000), (data[:2000], 1990), (b"", 0)):
             source = imgpull.Source(self.write("source", content), 10, 4000)
@@ -5084,7 +5036,7 @@ class TestKeepGoing(Bundles):
                     self.assertIn(report["failures"][0]["exit_code"], FAILURES)
                     os.remove(self.tar)
                     run = self.run_main("-s", "http", *argv[:2] + ["--retries", "0", self.tar])
-                    self.fails(run, re.escape(bad), words, code=FAILED)
+                    self.fails(run, "(app|b):v1", words, code=FAILED)       # of two sizes, either may be wrong
                     self.assertFalse(os.path.exists(self.tar))
                     self.clean()
                     server.close()
@@ -5573,13 +5525,13 @@ class TestCommandLine(Case):
                 ("--no-such-option=hunter2 alpine x.tar", 2, r"unknown option --no-such-option: imgpull --help"),
                 ("--tls-verify=false alpine x.tar", 2, "--insecure .*--scheme http"), ("-z alpine x.tar", 2, "gzip"),
                 ("--src-tls-verify=false alpine x.tar", 2, "--insecure .*--scheme http"),
-                ("--creds jo:hunter2 alpine x.tar", 2, "--user NAME:PASSWORD"), ("-n= alpine x.tar", 2, "-n is empty"),
+                ("--creds jo:hunter2 alpine x.tar", 2, "--user NAME:PASSWORD"), ("-n= alpine x.tar", 2, "--ns is empty"),
                 ("--variant v7 alpine x.tar", 2, "--platform linux/arm/v7"),
                 ("--override-arch arm64 alpine x.tar", 2, "did you mean --platform"),
                 ("--format oci alpine x.tar", 2, "one format"), ("--cert c.pem alpine x.tar", 2, "--cert and --key"),
-                ("--verify --base a.tar d.tar", 2, "--verify needs a value directly behind it"),
-                ("alpine x.tar --name", 2, "--name needs a value directly behind it"),
-                ("--password-stdin=hunter2 -u jo alpine x.tar", 2, "--password-stdin takes no value"),
+                ("--verify --base a.tar d.tar", 2, "--verify: expected one argument"),
+                ("alpine x.tar --name", 2, "--name: expected one argument"),
+                ("--password-stdin=hunter2 -u jo alpine x.tar", 2, "--password-stdin: takes no value"),
                 ("--platform linux/arm64 --arch arm64 alpine x.tar", 2, "either --platform, or"),
                 ("-u jo -p pw --password-stdin alpine x.tar", 2, "either --password, or"),
                 ("-u jo -t t0ken alpine x.tar", 2, "either --token, or"), ("--json alpine -", 2, "standard output"),
@@ -5587,8 +5539,10 @@ class TestCommandLine(Case):
                 ("--name a b c x.tar", 2, "--name is for one"), ("--json -m list alpine", 2, "--manifest prints JSON"),
                 ("--verify x.tar --base -", 2, "not standard input"), ("-m image --platform all a", 2, "one platform"),
                 ("-m list a x.tar y.tar", 2, "one REF"), ("--cacert {dir} {host}/app:v1 {dir}/x.tar", 2, "directory"),
-                ("-s ftp a x.tar", 2, "-s takes http or https"), ("--retries -1 alpine x.tar", 2, "0 or more"),
-                ("--jobs none alpine x.tar", 2, "--jobs takes a number"), ("--jobs 0 alpine x.tar", 2, "1 or more"),
+                ("-s ftp a x.tar", 2, "--scheme takes http or https"), ("--retries -1 alpine x.tar", 2, "--retries is out of range"),
+                ("--jobs none alpine x.tar", 2, "--jobs: invalid int"), ("--jobs 0 alpine x.tar", 2, "more than 0"),
+                ("--timeout inf alpine x.tar", 2, "out of range"), ("alpine x.tar -qZ", 2, "-q.*: takes no value|cannot start"),
+                ("-m tree alpine", 2, "list or image"), ("-q -j 1 -j 2 alpine x.tar", 2, "-j is given twice"),
                 ("--cacert {dir}/none.pem {host}/app:v1 {dir}/x.tar", 2, "none.pem"), ("Alpine x.tar", 2, "lower.case"),
                 ("https://hub.docker.com/_/alpine x.tar", 2, "hub.docker.com/_/alpine' is not an image"),
                 ("docker://alpine x.tar", 2, "docker://"), ("--ns jo:hunter2@h a {dir}/x.tar", 2, "--ns"),
@@ -5700,8 +5654,7 @@ class TestCommandLine(Case):
                       ("-s http", "-shttp", "-s=http", "--scheme=http"),
                       ("-u jo -p pw", "-ujo -ppw", "-u=jo -p=pw"), ("-c c -k k", "-cc -kk", "-c=c -k=k"),
                       ("-t tok", "-ttok", "-t=tok"),
-                      ("-u jo -p -secret", "-u jo -p=-secret", "-u jo --password=-secret", "-u jo --password -secret"),
-                      ("-i", "--insecure", "-i=true", "--insecure=true"), ("-q", "--quiet", "-i=false -q")]:
+                      ("-u jo -p=-secret", "-u jo --password=-secret"), ("-i", "--insecure"), ("-q", "--quiet")]:
             parsed = [json.loads(self.run_main("--parsed", *(form.split() + ["alpine",
                                                                              "x.tar"])).out.decode()) for form in forms]
             with self.subTest(forms):
@@ -5734,7 +5687,8 @@ class TestCommandLine(Case):
         self.assertEqual((run.code, read(self.tar)), (0, b"old"), run.err)
 
     def test_help_and_version(self):
-        run = self.run_main("--help")
+        with mock.patch.dict(os.environ, COLUMNS="80"):
+            run = self.run_main("--help")
         self.assertEqual((run.code, run.err), (0, ""))
         self.assertLessEqual(len(run.out.splitlines()), 66)
         self.assertLess(max(map(len, run.out.decode().splitlines())), 83)
@@ -5800,7 +5754,7 @@ class TestExitCodes(Case):
                 if words:                   # for 7 see test_two_at_once
                     run = self.run_main("-s", "http", *words)
                     self.assertEqual(run.code, code, run.err)
-                self.assertRegex(imgpull.HELP, r"\b%d " % code)
+                self.assertRegex(imgpull.EPILOG, r"\b%d " % code)
 
     def test_nobody_listens(self):
         """Refused before anyone has answered: one retry, unless more were asked for. Later it may pass."""
@@ -5821,8 +5775,8 @@ class TestFuzz(Case):
     """Seeded: every run tries the same. A result or an ImgpullError; no other exception, no file left."""
     CASES = int(os.environ.get("IMGPULL_FUZZ") or 200)
     NASTY = [None, True, False, 0, -1, 1, 1 << 31, 1 << 63, 1 << 64, 1e308, 0.5, "", " ", "a", "\0", "..", "../../x",
-             "/", "sha256:", "é\u202e", "sha256:" + "0" * 64, "sha256:" + "0" * 63 + "\n", "unknown", [], {}, [[]], [None],
-             {"": None}, "x" * 5000, [{}] * 50]
+             "/", "sha256:", "é\u202e", "sha256:" + "0" * 64, "sha256:" + "0" * 63 + "\n", "unknown", [], {}, [[]],
+             [None], {"": None}, "x" * 5000, [{}] * 50]
 
     def mutated(self, rng, value):
         """A JSON value with something changed somewhere."""

@@ -241,7 +241,7 @@ IMAGES = {
     "quay.io/library/busybox:hub": ("oci", {None: ["busybox", "text:quay"]}),
     "mini:1": ("oci", {None: ["busybox", "text:mini"]}),
     "thrice:1": ("oci", {None: ["busybox", "text:a", "text:a", "text:b", "text:a"]}),
-    "sixty:1": ("oci", {None: ["text:%d" % number for number in range(60)]}),
+    "sixty:1": ("oci", {None: ["busybox"] + ["text:%d" % number for number in range(59)]}),
     "stream:1": ("oci", {None: ["busybox", "noise:stream:24", "text:stream"]}),
     "many:index": ("oci", {None: ["busybox", "text:own"], "linux/s390x": ["text:s390x"], "linux/arm/v7": ["text:arm"]}),
     "many:list": ("v2s2", {None: ["busybox", "text:own2"], "linux/s390x": ["text:s390x"]}),
@@ -1263,7 +1263,7 @@ def readme(lab):
              "skopeo": lab.private(["skopeo", "--insecure-policy", "--registries-conf", insecure])}
     for name, command in tools.items():
         words = " ".join("'%s'" % word.replace("'", "'\\''") for word in command)
-        os.chmod(write(home + "bin/" + name, '#!/bin/sh\nexec %s "$@"\n' % words), 0o755)
+        os.chmod(write(home + "bin/" + name, '#!/bin/sh\nPATH=%s\nexec %s "$@"\n' % (os.environ["PATH"], words)), 0o755)
     shutil.copy(lab.program, home)
     for name in ("alpine:3.20", "alpine:latest", "debian:12", "redis:7", "team/app:1", "team/app:2", "team/app:3"):
         build(lab, name, "busybox", "text:" + name[:4], "text:" + name[-1])
