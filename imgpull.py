@@ -448,6 +448,8 @@ def read_list(path):
     if len(body) > LIST_LIMIT or b"\0" in body:
         raise UsageError(f"{name} is not a list of images: it is binary, or longer than 4 MiB")
     return parse_list(body, name)
+
+
 # ---- Platforms: choosing among the images of an index (containerd's platforms package) -----------
 
 
@@ -877,6 +879,8 @@ def walk(descriptor, manifest, load, what):
                 pending += [(child, loaded)] if loaded else []
         if len(seen) > CHILDREN_LIMIT:
             raise Damaged(f"{what} has more than {CHILDREN_LIMIT} manifests")
+
+
 # ---- Settings and reporter: the connection options of a pull, and the receiver of its progress ---
 
 
@@ -2305,7 +2309,9 @@ class Registry:
         view = memoryview(bytearray(min(BUFFER, descriptor.size) or 1))
 
         def attempt():
-            return b"".join(map(bytes, self.pieces(descriptor, 0, descriptor.size, view))), descriptor.digest
+            return b"".join(
+                map(bytes, self.pieces(descriptor, 0, descriptor.size, view))
+            ), descriptor.digest
 
         return self.document(descriptor.digest, self.name_of(descriptor), attempt)
 
@@ -3044,6 +3050,8 @@ def plan_archive(images, omit=frozenset()):
     literals, placed, size = layout(contents)
     layers = [PlannedLayer(layer, offset, registries[layer.digest]) for layer, offset in placed]
     return ArchivePlan(planned, contents, literals, layers, size)
+
+
 # ---- Reading archives: only what imgpull wrote is read back --------------------------------------
 #
 # An archive is a function of its documents: plan_archive() gives each byte but those of the layers.
@@ -3471,6 +3479,8 @@ def sources_in(archive):
         for name, member in archive.members.items()
         if name.startswith("blobs/")
     }
+
+
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
 
 
@@ -3843,6 +3853,8 @@ class Pipe:
 
     def flush(self):
         """Do nothing: data in a pipe is gone."""
+
+
 # ---- Download: workers fetch runs of pieces, and hash each layer from front to end ---------------
 
 MEMORY = 1 << 20  # bytes for the buffers of all workers
@@ -4264,6 +4276,8 @@ def is_intact(source, descriptor, view):
         for piece in source.pieces(view):
             hasher.update(piece)
     return digest_in(hasher) == descriptor.digest
+
+
 # ---- Pull: from references to an archive ---------------------------------------------------------
 
 UNDECLARED_LIMIT = 50  # entries of an index without platform whose configs are fetched
@@ -4527,6 +4541,7 @@ def find_images(requests, find, transport, keep_going=False):
     images = [each for each in results if isinstance(each, Image)]
     for error in failures:
         if not (images and keep_going and isinstance(error, ImgpullError)):
+            error.others = [str(each) for each in failures[1:] if keep_going]
             raise error
     return images, failures
 
@@ -4778,6 +4793,8 @@ def write_archive(plan, present, destination, jobs, transport, reporter, sources
         Download(plan, part, jobs, transport, reporter, found).run()
         part.commit()
     return False
+
+
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
 
 DRAW_SECONDS = 0.1  # between two drawings of the live line
@@ -4906,6 +4923,8 @@ class Terminal(Reporter):
     def finish(self):
         self.running, self.doing, self.retry_at = False, "", 0.0
         self.line("")
+
+
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
 
 SCHEMA = 1  # of the documents that --json prints; grows when a key changes its meaning
@@ -4913,7 +4932,7 @@ REFERRER_KEYS = "digest subject kind artifact_type size".split()
 
 
 def image_document(image):
-    """Return an Image as --json prints it; the README explains each key."""
+    """Return an Image as --json prints it; .github/SCRIPTS.md explains each key."""
     diff_ids = {
         layer.digest: diff_id
         for manifest in image.manifests
@@ -4987,7 +5006,9 @@ def run_archives(options, reporter):
                 }
                 # Layers that this Python cannot unpack.
                 document["unchecked"] = sum(
-                    not member.diff_id for name, member in archive.members.items() if name in paths
+                    not (member.diff_id or member.fault)
+                    for name, member in archive.members.items()
+                    if name in paths
                 )
             else:
                 archive = read_archive(path, reporter=reporter)
@@ -5046,7 +5067,9 @@ def show_archive(archive, options, document):
 def show_identity(image, indent):
     """Print the digests that show both sides of a gap that they have the same Image."""
     if image.source:
-        say(f"{indent}index     {image.source} (the archive claims; the index is not in it)")
+        # An annotation alone proves nothing.
+        proof = "what the tag named" if image.index else "the archive claims; it is not in it"
+        say(f"{indent}index     {image.source} ({proof})")
     kind = "index" if image.manifests[0].is_index else "manifest"
     say(f"{indent}{kind:<9} {image.digest}")
     if image.image_id:
@@ -5058,7 +5081,7 @@ def show_image(image, path):
     say(image.name)
     show_identity(image, "  ")
     if image.ref_name:
-        say(f"  name for skopeo/podman: oci-archive:{path}:{image.ref_name}")
+        say(f"  name      {image.ref_name} (skopeo, podman: oci-archive:{path}:{image.ref_name})")
     for manifest in image.manifests:
         config = image.configs.get(manifest.digest)
         # Neither indexes nor the attestations in them, but artifacts.
@@ -5073,7 +5096,10 @@ def show_image(image, path):
                 say(f"    {layer.digest}  {human(layer.size):>9}{mark}")
     for each in image.referrers:
         artifact_type = printable(each.artifact_type, 90) or "no type"
-        say(f"  referrer  {each.digest}  {each.kind}, {human(each.size)}, {artifact_type}")
+        about = f" of {each.subject[:19]}" if each.subject != image.digest else ""
+        say(f"  referrer  {each.digest}  {each.kind}{about}, {human(each.size)}, {artifact_type}")
+
+
 # ---- Command line: options, what each of them does, and how a failure is reported ----------------
 
 # {group: {spellings and value: help}}. An option with "..." may be repeated.
@@ -5092,7 +5118,7 @@ OPTIONS = {
         "--reuse TAR...": "copy layers from TAR instead of downloading them",
         "--referrers": "include signatures, SBOMs and provenance",
         "--dry-run": "show what a pull would download, and write nothing",
-        "--force": "overwrite a file that imgpull did not write",
+        "--force": "overwrite a file of others, or an archive of more images",
         "-m --manifest list|image": "print a manifest of REF instead of pulling",
         "-l --list-tar TAR...": "list the images in archives",
         "--verify TAR...": "check every byte of archives",
@@ -5109,7 +5135,7 @@ OPTIONS = {
         "-i --insecure": "do not verify certificates",
         "-j --jobs N": "maximum connections (default 6)",
         "--timeout S": "abort a connection after S seconds without data (default 30)",
-        "--retries N": "retries without progress (default 5)",
+        "--retries N": "retries without progress (default: 2 minutes)",
     },
     "output": {
         "-q --quiet": "print only NAME@DIGEST, warnings and errors",
@@ -5157,7 +5183,6 @@ WORDS = PULL + "\n"
 TOOL = r"((?:sudo )?(?:(?:docker|podman|nerdctl|crane) (?:image )?)?(?:pull|run|save|imgpull)) "
 NAME = r"((?:\S*/)?([^\s/:@]+)\S*) "  # of quay.io/curl/curl:8.10.1, the last group is curl
 MISTAKES = {
-    r".*\n(\S+ )*-\S": "an image or a TAR cannot start with '-': imgpull --help lists the options",
     r".*--(jobs|timeout|retries)=(-|inf|nan|\d{7}|\de)": r"--\1 is out of range",
     ".*--manifest=(?!(list|image) )": "--manifest takes list or image",
     ".*--scheme=(?!https? )": "--scheme takes http or https",
@@ -5215,8 +5240,7 @@ class Parser(argparse.ArgumentParser):
     """Parses the options. Its errors are UsageErrors, which main() prints."""
 
     def error(self, message):
-        # The value of an option that takes none may be a password.
-        raise UsageError(re.sub("ignored explicit.*", "takes no value", message, flags=re.S))
+        raise UsageError(message)
 
 
 def make_parser():
@@ -5269,6 +5293,9 @@ def check_spelling(argv, table):
                 hints += [f"did you mean {each}?" for each in near]
                 hint = (hints + ["imgpull --help lists the options"])[0]
                 raise UsageError(f"unknown option {typed if name in table else name}: {hint}")
+            # argparse would repeat the value, or take -i=true for -i -t rue in old versions.
+            if table[name].nargs == 0 and word != name:
+                raise UsageError(f"{name} takes no value")
             if table[name] in seen:
                 raise UsageError(f"{name} is given twice")
             if table[name].default != []:
@@ -5356,7 +5383,8 @@ def show_result(result, options, reporter):
         out, where = sys.stderr, "stdout"
     present, omitted = sum(result.present.values()), sum(result.omitted.values())
     if result.replaced:
-        reporter.note(f"replaces {where}, which held {', '.join(result.replaced)}")
+        verb = "would replace" if options.dry_run else "replaces"
+        reporter.note(f"{verb} {where}, which held {', '.join(result.replaced)}")
     if options.json:
         failures = [
             {"image": each.image, "error": str(each), "exit_code": each.exit_code}
@@ -5378,9 +5406,11 @@ def show_result(result, options, reporter):
                 f"{human(image.size)}"
             ]
             if options.dry_run:
-                facts.append(plural(len(image.layers), "layer"))
+                here = sum(result.present.get(layer.digest, 0) for layer in image.layers)
+                facts.append(f"{plural(len(image.layers), 'layer')}, {human(here)} already here")
             if image.omitted:
-                facts.append(f"{plural(len(image.omitted), 'layer')} left out")
+                size = sum(result.omitted[digest] for digest in image.omitted)
+                facts.append(f"{plural(len(image.omitted), 'layer')} ({human(size)}) left out")
             if image.referrers:
                 facts.append(plural(len(image.referrers), "referrer"))
             end = "" if options.dry_run or out.isatty() else f" -> {where} {how}"
@@ -5463,13 +5493,17 @@ def main(argv=None):
         raise KeyboardInterrupt
 
     reporter = Terminal(True, False)
-    handlers = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    handlers = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         options = parse_options(sys.argv[1:] if argv is None else argv)
         reporter = Terminal(options.quiet, options.debug)
         status = run(options, reporter)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)  # Ctrl-C must not interrupt the message
         text, status = failure_text(error, reporter)
         reporter.finish()
         for line in [text] + [f"error: {other}" for other in getattr(error, "others", ())]:

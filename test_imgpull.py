@@ -1793,7 +1793,7 @@ class TestRefusals(Case):
 
     def test_refused(self):
         for number, row in enumerate([({"image": image}, words) for image, words in self.DOCUMENTS] + [
-                ({"faults": [(kind, but_head(fault), ALWAYS)], "challenges": [BEARER] if kind == "token" else []}, words)
+                ({"faults": [(kind, but_head(fault), ALWAYS)], "challenges": [BEARER] * (kind == "token")}, words)
                 for kind, fault, words in self.FAULTS] + [
                 ({"challenges": [challenge]}, words) for challenge, words in self.CHALLENGES]):
             if os.environ.get("IMGPULL_ROW", str(number)) == str(number):
@@ -2090,7 +2090,7 @@ class Scripted(LoopbackServer):
         return Answer(status, to_json({"errors": [{"code": code, "message": message}]}), WWW_Authenticate=challenge)
 
 
-STORED, IDENTITY = {"auth": b64("user:pass")}, {"auth": b64("0:"), "identitytoken": "identity"}
+STORED, IDENTITY = MINE, {"auth": b64("0:"), "identitytoken": "identity"}
 USER, TOKEN = ("-u", "user:pass"), ("-t", "given")
 WITH_T1, WITH_T2 = ", tag t1 ok, config t1 ok, layer t1 ok", ", tag t2 ok, config t2 ok, layer t2 ok"
 BEGUN = "tag - 401B, token - t1, tag t1 ok, config t1 ok, "
@@ -2125,6 +2125,8 @@ LADDER = [  # who we are, what the registry answers to which requests, exit code
     (STORED, "tag - 401B, token user 401, token - t2" + WITH_T2, 0, r"warning.*config\.json"),
     (STORED, "tag - 401B, token user 403, token - t2" + WITH_T2, 0, r"warning.*config\.json"),
     (IDENTITY, "tag - 401B, token identity 401, token - t2" + WITH_T2, 0, r"warning.*config\.json"),
+    (STORED, "tag - 401B, token user 401, token - t1, tag t1 ok, config t1 ok, layer t1 401B, token - t2, "
+             "layer t2 ok", 0, r"warning.*config\.json"),
     (STORED, "tag - 401B, token user 401, token - 401", 3, r"config\.json.*error.*log ?in"),
     (STORED, "tag - 401B, token user 401, token - t2, tag t2 401B", 3, r"config\.json.*error.*log ?in"),
     (STORED, "tag - 401A, tag user 401A", 3, "login from"), (USER, "tag - 401B, token user 401", 3, "login from"),
@@ -2268,7 +2270,7 @@ class TestProducts(Case):
     ]
 
     def test_products(self):
-        for product, user in [(product, user) for product in selected(self.PRODUCTS) for user in (None, product.user)]:
+        for product, user in [(one, user) for one in selected(self.PRODUCTS) for user in (None, one.user)]:
             with self.subTest(product.name, user=user):
                 server = self.serve(INDEX, challenges=[product.challenge], users=dict([user]) if user else None,
                                     token_answer=lambda token: json.loads(product.answer.replace("%s", token)))
@@ -2355,8 +2357,9 @@ class TestSecrets(Case):
     def test_plain_beside_verified(self):
         """An https://HOST/ is never asked over http, also beside a plain line of the same loopback registry."""
         host = self.serve(INDEX).host
-        for lines, is_good in selected([(["{}/app:v1"], True), (["https://{}/app:v1"], False), (["https://{}/app:v1 x:1",
-                                        "{}/app:v1"], False), (["{}/app:v1", "https://{}/app:v1 x:1"], False)]):
+        plain, verified = "{}/app:v1", "https://{}/app:v1 x:1"
+        for lines, is_good in selected([([plain], True), ([verified], False), ([verified, plain], False),
+                                        ([plain, verified], False)]):
             with self.subTest(lines):
                 self.write("list", "\n".join(lines).format(host, host))
                 run = self.run_main("--retries", "0", "--force", "--from", self.path("list"), self.tar)
@@ -2748,7 +2751,7 @@ class TestTLS(Case):
         proxy = self.serve(image=None, kind=lambda: FakeProxy(server))
         for names, host in [(names, host) for names in (["http_proxy"], ["https_proxy"], ["http_proxy", "https_proxy"],
                                                         ["all_proxy"]) for host in ("127.0.0.1", "localhost")]:
-            with self.subTest(host, names=names), mock.patch.dict(os.environ, {name: proxy.host for name in names}):
+            with self.subTest(host, names=names), mock.patch.dict(os.environ, dict.fromkeys(names, proxy.host)):
                 run = self.run_main("--retries", "0", "--force", "-u", "user", "-p", "pass",
                                     "%s:%d/app:v1" % (host, server.port), self.tar)
                 self.assertEqual((run.code, proxy.requests), (0, []), run.err)
@@ -2848,6 +2851,7 @@ class TestMirrors(Case):
         self.pull(self.serve(namespace="quay.io", store=store), "--ns", "quay.io")
         self.assertEqual({tuple(request.query) for request in store.requests}, {("signature",)})
 
+
 # --- resuming, interruptions, full disks -----------------------------------------------------------------------------
 
 MIXED = make_image(noise("first", 3000000), noise("second", 500000), b"third")
@@ -2899,6 +2903,17 @@ def when(condition, fault):
 def only_for(digest, fault):
     """A fault for the requests of one blob."""
     return when(lambda request: digest in request.path, fault)
+
+
+def ends_inside(data):
+    """True if the bytes of a tar end in the middle of a member: then no reader takes it for a whole one."""
+    place = 0
+    while place + 512 <= len(data):
+        place += 512 + int(data[place + 124:place + 135], 8)
+        if place > len(data):
+            return True
+        place += -place % 512
+    return False
 
 
 def size_of(image, layers=None):
@@ -3056,40 +3071,31 @@ class TestResume(InProcess):
             return lambda data: imgpull.compact(dict(json.loads(data.partition(b"\n")[0].decode()), **values)) + \
                 b"\n" + data.partition(b"\n")[2]
 
-        digest = MIXED.layers[0]
-        for name, ending, change, is_ours in selected([
-                ("state of random bytes", ".state", lambda data: noise("state", len(data)), False),
-                ("state of text", ".state", lambda data: b"my thesis", False),
-                ("state of deep JSON", ".state", lambda data: b"[" * 100000 + b"\n", False),
-                ("state empty", ".state", lambda data: b"", False),
-                ("state gone", ".state", None, False),
-                ("state of deep JSON that is ours", ".state", lambda data: data[:11] + b"[" * 100000 + b"\n", True),
-                ("state cut in half", ".state", lambda data: data[:len(data) // 2], True),
-                ("state a piece short", ".state", lambda data: data[:-1], True),
-                ("state a piece long", ".state", lambda data: data + b"\1\1", True),
-                ("state without pieces", ".state", lambda data: data[:data.index(b"\n")], True),
-                ("no piece", ".state", pieces(lambda data: bytes(len(data))), True),
-                ("every piece", ".state", pieces(lambda data: b"\1" * len(data)), True),
-                ("odd pieces", ".state", pieces(lambda data: b"\xff1\0\x02"), True),
-                ("pieces without end", ".state", pieces(lambda data: b"\1" * (64 << 20)), True),
-                ("another version", ".state", header(imgpull=2), True),
-                ("a version of a million digits", ".state", lambda data: data[:11] + b"9" * 1000000 + data[12:], True),
-                ("another size", ".state", header(size=7), True),
-                ("no layers", ".state", header(blobs=None), True),
-                ("odd layers", ".state", header(blobs=[[1, "x", None]]), True),
-                ("a layer at -1", ".state", header(blobs=[[digest, -1, 3000000]]), True),
-                ("a layer beyond the end", ".state", header(blobs=[[digest, 1 << 62, 3000000]]), True),
-                ("a layer of 2^62", ".state", header(blobs=[[digest, 0, 1 << 62]]), True),
-                ("a layer of -1", ".state", header(blobs=[[digest, 0, -1]]), True),
-                ("a layer at another place", ".state", header(blobs=[[digest, 0, 3000000]]), True),
-                ("a thousand layers", ".state", header(blobs=[[digest, 0, 3000000]] * 100000), True),
-                ("part gone", "", None, True),
-                ("part shorter", "", lambda data: data[:1500000], True),
-                ("part empty", "", lambda data: b"", True),
-                ("part longer", "", lambda data: data + bytes(5000), True),
-                ("part tampered with", "", lambda data: data[:500000] + b"x" + data[500001:], True),
-                ("a header tampered with", "", lambda data: b"x" + data[1:], True),
-                ("part of zeros", "", lambda data: bytes(len(data)), True)]):
+        def layers(*blob, times=1):
+            return header(blobs=[[MIXED.layers[0]] + list(blob)] * times)
+
+        foreign = [("random bytes", lambda data: noise("state", len(data))), ("a text", lambda data: b"my thesis"),
+                   ("deep JSON", lambda data: b"[" * 100000 + b"\n"), ("empty", lambda data: b""), ("gone", None)]
+        states = [
+            ("deep JSON that is ours", lambda data: data[:11] + b"[" * 100000 + b"\n"),
+            ("cut in half", lambda data: data[:len(data) // 2]), ("a piece short", lambda data: data[:-1]),
+            ("a piece long", lambda data: data + b"\1\1"), ("no piece", pieces(lambda data: bytes(len(data)))),
+            ("without pieces", lambda data: data[:data.index(b"\n")]),
+            ("every piece", pieces(lambda data: b"\1" * len(data))), ("odd pieces", pieces(lambda data: b"\xff1\2")),
+            ("pieces without end", pieces(lambda data: b"\1" * (64 << 20))), ("another version", header(imgpull=2)),
+            ("a version of a million digits", lambda data: data[:11] + b"9" * 1000000 + data[12:]),
+            ("another size", header(size=7)), ("no layers", header(blobs=None)), ("odd layers", layers("x", None)),
+            ("a layer at -1", layers(-1, 3000000)), ("a layer beyond the end", layers(1 << 62, 3000000)),
+            ("a layer of 2^62", layers(0, 1 << 62)), ("a layer of -1", layers(0, -1)),
+            ("a layer elsewhere", layers(0, 3000000)), ("many layers", layers(0, 3000000, times=100000))]
+        parts = [
+            ("part gone", None), ("shorter", lambda data: data[:1500000]), ("part empty", lambda data: b""),
+            ("longer", lambda data: data + bytes(5000)), ("zeros", lambda data: bytes(len(data))),
+            ("tampered with", lambda data: data[:500000] + b"x" + data[500001:]),
+            ("a header tampered with", lambda data: b"x" + data[1:])]
+        for ending, is_ours, (name, change) in selected(
+                [(".state", False, row) for row in foreign] + [(".state", True, row) for row in states] +
+                [("", True, row) for row in parts]):
             with self.subTest(name):
                 self.interrupt()
                 path = self.tar + ".part" + ending
@@ -3314,9 +3320,9 @@ class TestKept(InProcess):
         reporter = imgpull.Reporter()
         reporter.layer = lambda *_: arrived.set()
         server = self.serve(make_image(BIG), faults=[("layer", hold(1000, begun), 1)])
-        with mock.patch("os.fdatasync", late, create=True), mock.patch.object(imgpull, "FLUSH_SECONDS", 0.01):
-            with self.assertRaisesRegex(imgpull.DiskError, "cannot be written: Input/output error"):
-                imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", reporter=reporter)
+        with mock.patch("os.fdatasync", late, create=True), mock.patch.object(imgpull, "FLUSH_SECONDS", 0.01), \
+                self.assertRaisesRegex(imgpull.DiskError, "cannot be written: Input/output error"):
+            imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", reporter=reporter)
         self.assertFalse(os.path.exists(self.tar))
 
     def test_left_behind(self):
@@ -3507,7 +3513,7 @@ class TestPieces(InProcess):
         self.small_pieces()
         image = make_image(noise("layer", 400000))
         empty = make_image(b"x", change=spoiled("layers", to=[dict(descriptor(b"x", OCI.layer), size=0)]))
-        for kind, place, act, words, image in selected([
+        for kind, place, act, words, pulled in selected([
                 ("config", 0, says(404), "404", image), ("config", 0, changed(body=flipped), "digest", image),
                 ("layer", 0, says(404), "answered 404", image), ("layer", 100000, says(404), "answered 404", image),
                 ("layer", 0, says(403), "answered 403", image), ("layer", 0, cut(0), "closed the connection", image),
@@ -3519,12 +3525,12 @@ class TestPieces(InProcess):
             for tar in ("-", self.tar):
                 with self.subTest("%s, %s from %d" % (kind, words, place), tar=tar):
                     fault = when(lambda request: request.first >= place, act)
-                    server = self.serve(image, faults=[(kind, fault, ALWAYS)])
+                    server = self.serve(pulled, faults=[(kind, fault, ALWAYS)])
                     run = self.pull(server, "--retries", "0", tar=tar, expect=FAILED)
                     self.fails(run, words, code=FAILED)
                     self.assertFalse(os.path.exists(self.tar))
                     if tar == "-":
-                        self.assertFalse(run.out.endswith(bytes(1024)))
+                        self.assertTrue(not run.out or ends_inside(run.out))
                         self.assertTrue(faults_of(self.write("broken.tar", run.out)))
                     self.clean()
                     server.close()
@@ -4688,7 +4694,8 @@ class TestReadingBack(Case):
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
                 ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("-q --verify {bad}", 5, ["bad.tar: bad"], ""),
-                ("-l {one} --verify {two}", 2, [], "either --list-tar, or --verify"), ("-l", 2, [], "expected one argument"),
+                ("-l {one} --verify {two}", 2, [], "either --list-tar, or --verify"),
+                ("-l", 2, [], "expected one argument"),
                 ("--verify {one} --base -", 2, [], "not standard input"),
                 ("--reuse - {name} {x}", 2, [], "not standard input")]):
             with self.subTest(argv):
@@ -5047,8 +5054,8 @@ class TestKeepGoing(Bundles):
         lines = "%s/none:v1\n%s x:1\n%s x:1\n%s/app:v9\n" % (server.host, app, b, server.host)
         listed = self.write("images.txt", lines)
         run = self.bundle("--from", listed, "--keep-going", code=1)
-        self.assertEqual(sorted(re.findall("error: .*images.txt, line ([0-9]): .*(?:404|name of)", run.err)),
-                         ["1", "3", "4"], run.err)
+        self.assertEqual(sorted(re.findall("error: .*images.txt, line ([0-9]): .*404", run.err)), ["1", "4"], run.err)
+        self.assertIn("docker.io/library/x:1 is the name of two different images", run.err)
         self.assertEqual(self.names(), ["docker.io/library/x:1"])
         os.remove(self.tar)
         self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "images.txt, line [1-4]: ", code=FAILED)
@@ -5220,11 +5227,6 @@ class TestWhatIsThere(Bundles):
         self.assertEqual(server.sent("layer"), size_of(VERSION2, VERSION2.layers[1:]))
         self.assertEqual(imgpull.verify_archive(self.tar, base=[self.path("base.tar")]), [])
 
-    def test_nothing_to_reuse(self):
-        self.pull(self.serve(VERSION1), tar=self.path("base.tar"))
-        self.pull(self.serve(TWICE), "--reuse", self.path("base.tar"))
-        self.assertRegex(self.said.err, "no layer is in .*base.tar")
-
     def test_some_platforms(self):
         """Several platforms: their manifests, and the index as it is."""
         server = self.serve(INDEX)
@@ -5276,23 +5278,22 @@ class TestTerminal(Case):
         ours, theirs = os.openpty()
         self.addCleanup(os.close, ours)
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        before = termios.tcgetattr(ours)
+        before, output, deadline = termios.tcgetattr(ours), b"", time.monotonic() + 20
         environment = dict(dict(os.environ, PYTHONIOENCODING="utf-8", TERM="xterm"), **environment or {})
         environment.pop("COLUMNS", None)
-        self.process = process = subprocess.Popen([sys.executable, "-c", self.SCRIPT] + list(argv), cwd=HERE,
-                                                  env=environment, stdin=theirs, stdout=stdout or theirs,
-                                                  stderr=theirs, start_new_session=True)
+        self.process = process = subprocess.Popen(
+            [sys.executable, "-c", self.SCRIPT] + list(argv), cwd=HERE, env=environment, stdin=theirs,
+            stdout=stdout or theirs, stderr=theirs, start_new_session=True)
         os.close(theirs)
-        output, deadline = b"", time.monotonic() + 20
         while time.monotonic() < deadline:
             if select.select([ours], [], [], 0.05)[0]:
                 try:
                     data = os.read(ours, 65536)
                 except OSError:
-                    data = b""
-                if not data:
                     break
                 output += data
+                if not data:
+                    break
                 if meanwhile:
                     meanwhile(ours, output.decode("utf-8", "replace"))
         else:
@@ -5301,18 +5302,25 @@ class TestTerminal(Case):
         self.assertEqual(termios.tcgetattr(ours), before)       # echo and all as it was
         return code, output.decode("utf-8").replace("\r\n", "\n")
 
+    def to_terminal(self, *argv, **more):
+        """The same with stdout elsewhere: a pull over http that succeeds, and what it wrote on the terminal."""
+        with open(self.path("out"), "wb") as out:
+            code, shown = self.on_terminal("--scheme", "http", *argv, stdout=out, **more)
+        self.assertEqual(code, 0, shown)
+        return shown
+
     def server(self):
         """One that takes its time, so that there is something to look at."""
         return self.serve(make_image(noise("slow", 1000000), b"quick"), faults=[("layer", slow(8, 0.05), ALWAYS)])
 
     @staticmethod
-    def types(text, once):
-        """Someone who types a text when a word has appeared on the terminal."""
-        typed = []
+    def once(word, act):
+        """Someone who acts, act(terminal), when a word has appeared on the terminal."""
+        acted = []
 
         def meanwhile(terminal, output):
-            if once in output and not typed:
-                typed.append(os.write(terminal, text.encode()))
+            if word in output and not acted:
+                acted.append(act(terminal))
         return meanwhile
 
     @staticmethod
@@ -5325,14 +5333,9 @@ class TestTerminal(Case):
         for columns, environment in selected([(80, {}), (60, {"NO_COLOR": "1"}), (120, {}), (20, {}), (8, {}), (200, {
                 "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"})]):
             with self.subTest(columns=columns, environment=environment):
-                server = self.server()
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(self.tar)
-                started = time.monotonic()
-                with open(self.path("out"), "wb") as out:
-                    code, shown = self.on_terminal("--scheme", "http", server.host + "/app:v1", self.tar,
-                                                   columns=columns, environment=environment, stdout=out)
-                self.assertEqual(code, 0, shown)
+                server, started = self.server(), time.monotonic()
+                shown = self.to_terminal(server.host + "/app:v1", self.path("%d.tar" % columns), columns=columns,
+                                         environment=environment)
                 drawn = [line for line in self.drawn(shown) if "%" in line]
                 self.assertGreater(len(drawn), 1, shown)
                 self.assertLessEqual(len(drawn), 12 * (time.monotonic() - started) + 4)
@@ -5364,27 +5367,19 @@ class TestTerminal(Case):
         """A narrower terminal gets a narrower line from then on."""
         import fcntl
         import termios
-        seen = []
-
-        def shrink(terminal, output):
-            if "%" in output and not seen:
-                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
-                seen.append(len(output))
-        code, shown = self.on_terminal("--scheme", "http", self.server().host + "/app:v1", self.tar, meanwhile=shrink)
-        self.assertEqual(code, 0, shown)
+        size = struct.pack("HHHH", 24, 30, 0, 0)
+        shown = self.to_terminal(self.server().host + "/app:v1", self.tar, meanwhile=self.once(
+            "%", lambda terminal: fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)))
         lines = [line for line in self.drawn(shown) if "%" in line]
         self.assertEqual((len(lines[0]), len(lines[-1])), (79, 29))
 
     def test_interrupted(self):
         """Ctrl-C and kill: the live line goes, one line stays; after SIGKILL the cursor is in the first column."""
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
-            server, done = self.serve(MIXED, faults=[("layer", silent(2000000), 1)]), []
-
-            def strike(terminal, output):
-                if "%" in output and not done:
-                    done.append(os.write(terminal, b"\x03") if number == signal.SIGINT else
-                                os.kill(self.process.pid, number))
             with self.subTest(number):
+                strike = self.once("%", lambda terminal: os.write(terminal, b"\x03") if number == signal.SIGINT
+                                   else os.kill(self.process.pid, number))
+                server = self.serve(MIXED, faults=[("layer", silent(2000000), 1)])
                 got, shown = self.on_terminal("--scheme", "http", "--jobs", "1", server.host + "/app:v1", self.tar,
                                               meanwhile=strike)
                 self.assertEqual(got, code, shown)
@@ -5394,13 +5389,18 @@ class TestTerminal(Case):
                 else:
                     self.assertTrue(shown.endswith("\r"), shown)
 
-    def test_password_asked(self):
-        """--user alone: asked for without echo."""
-        server = self.serve(challenges=['Basic realm="x"'], users={"jo": "s3cret"})
-        code, shown = self.on_terminal("--scheme", "http", "-u", "jo", server.host + "/app:v1", self.tar,
-                                       meanwhile=self.types("s3cret\n", once="Password"))
-        self.assertEqual((code, "s3cret" in shown), (0, False), shown)
-        self.assertIn("Password for jo at %s: " % server.host, shown)
+    def test_asked(self):
+        """The password of --user alone, and the pass phrase of an encrypted key: asked for without echo."""
+        pems = [os.path.join(self.pems(), name) for name in ("ca.pem", "client.pem", "locked.key")]
+        for server, options, secret, question in [
+                (self.serve(challenges=['Basic realm="x"'], users={"jo": "s3cret"}), ["-s", "http", "-u", "jo"],
+                 "s3cret", "Password for jo at {}: "),
+                (self.serve(tls=self.pems(), client_ca=pems[0]), ["-x", pems[0], "-c", pems[1], "-k", pems[2]],
+                 "sesame", "phrase")]:
+            question = question.format(server.host)
+            types = self.once(question, lambda terminal: os.write(terminal, secret.encode() + b"\n"))
+            code, shown = self.on_terminal(*options, "--force", server.host + "/app:v1", self.tar, meanwhile=types)
+            self.assertEqual((code, secret in shown, question in shown), (0, False, True), shown)
 
     def test_looking_up(self):
         """Before the download the live line says what is looked up; a retry counts down and goes; nothing stays."""
@@ -5410,16 +5410,11 @@ class TestTerminal(Case):
         for columns, references, words in [
                 (100, [server.host + "/app:v1"], [
                     "^looking up " + server.host, r"^retry in 1 s: %s/app:v1: .* 503" % server.host,
-                    r"^ +\d+%% +retry in 2 s: %s/app:v1: (layer )?sha256:.*502" % server.host, r"^ +\d+% +retry in 1 s: ",
-                    "left  █*░*$"]),
+                    r"^ +\d+%% +retry in 2 s: %s/app:v1: (layer )?sha256:.*502" % server.host,
+                    r"^ +\d+% +retry in 1 s: ", "left  █*░*$"]),
                 (80, names, ["^looked up 1 of 3 images", "^looked up 2 of 3 images", "left  █*░*$"])]:
             with self.subTest(columns=columns):
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(self.tar)
-                with open(self.path("out"), "wb") as out:
-                    code, shown = self.on_terminal("--scheme", "http", *(references + [self.tar]), columns=columns,
-                                                   stdout=out)
-                self.assertEqual(code, 0, shown)
+                shown = self.to_terminal(*references, self.path("%d-image.tar" % columns), columns=columns)
                 drawn = self.drawn(shown)
                 self.assertLess(max(map(len, drawn)), columns)
                 for word in words:
@@ -5451,20 +5446,8 @@ class TestTerminal(Case):
                 for line in lines:
                     self.assertEqual(len(re.findall("(?m)^%s" % line, "\n".join(rows(shown)))), 1, shown)
                 self.assertEqual(bool(re.search("[0-9a-f]{64}", shown)), "--quiet" in words)
-
-    def test_locked_key(self):
-        """An encrypted key: its pass phrase is asked for without echo."""
-        ca, certificate, key = [os.path.join(self.pems(), name) for name in ("ca.pem", "client.pem", "locked.key")]
-        server = self.serve(tls=self.pems(), client_ca=ca)
-        code, shown = self.on_terminal("-x", ca, "-c", certificate, "-k", key, server.host + "/app:v1", self.tar,
-                                       meanwhile=self.types("sesame\n", once="phrase"))
-        self.assertEqual((code, "sesame" in shown), (0, False), shown)
-
-    def test_no_archive_to_a_terminal(self):
-        server = self.serve()
-        code, shown = self.on_terminal("--scheme", "http", server.host + "/app:v1", "-")
-        self.assertEqual((code, server.requests), (2, []))
-        self.assertIn("docker load", shown)
+        code, shown = self.on_terminal("--scheme", "http", name, "-")
+        self.assertEqual((code, "docker load" in shown), (2, True), shown)
 
     def test_plain(self):
         """Not a terminal: a line a blob, nothing that moves; -q: only the result."""
@@ -5486,86 +5469,72 @@ class TestTerminal(Case):
 class TestCommandLine(Case):
     def test_mistakes(self):
         """What a newcomer types, and what the answer must say. {host} has app:v1; at {closed} nobody listens."""
-        server, closed, private = self.serve(INDEX), self.serve(), self.serve(challenges=[BEARER], users={"jo": "pw"})
-        basic_only = self.serve(challenges=['Basic realm="x"'])
+        def answers(status, page, **headers):
+            return self.serve(faults=[("tag", says(status, b"<html>" + page, **headers), ALWAYS)]).host
+        closed, html = self.serve(), {"Content_Type": "text/html"}
         closed.close()
-        web = self.serve(faults=[("tag", says(200, b"<html><title>Welcome</title></html>", Content_Type="text/html"),
-                                  ALWAYS)])
-        limits = self.serve(faults=[("tag", says(404, b"<html>404 page not found</html>", Content_Type="text/html"),
-                                     ALWAYS)])
-        tls_port = self.serve(faults=[("tag", says(400, b"<html><title>400 The plain HTTP request was sent to HTTPS "
-                                                   b"port</title></html>"), ALWAYS)])
-        busy = self.serve(faults=[("tag", says(503, b"<html><title>503 Service Temporarily Unavailable</title></html>"),
-                                   ALWAYS)])
-        places = dict(host=server.host, closed=closed.host, private=private.host, basic=basic_only.host, web=web.host,
-                      dir=self.dir, tls=tls_port.host, busy=busy.host,
-                      none=limits.host)
-        http = "-s http --retries 0 "
-        for typed, code, words in selected([
-                ("", 2, "no image given: imgpull alpine alpine.tar"),
-                ("alpine", 2, "no output file given; use - to write to standard output, .*imgpull alpine alpine.tar"),
-                ("x.tar", 2, "which image goes into x.tar.*--list-tar x.tar"),
-                ("--from list.txt", 2, "no output file given: imgpull --from FILE bundle.tar"),
-                ("docker pull alpine", 2, "leave out 'docker pull': imgpull alpine alpine.tar"),
-                ("docker save -o x.tar alpine", 2, "the TAR comes last: imgpull alpine alpine.tar"),
-                ("crane pull alpine x.tar", 2, "leave out 'crane pull': imgpull alpine alpine.tar"),
-                ("pull quay.io/a/b:1", 2, "leave out 'pull': imgpull quay.io/a/b:1 b.tar"),
-                ("copy docker://alpine docker-archive:x.tar", 2, "imgpull alpine x.tar"),
-                ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", 2, "imgpull alpine /tmp/x.tar"),
-                ("alpine.tar alpine", 2, "'alpine.tar' looks like an archive.*last"),
-                ("alpine busybox:1", 2, "'busybox:1' looks like an image.*last"), ("help", 2, "did you mean --help"),
-                ("verify x.tar", 2, "did you mean --verify x.tar"), ("list x.tar", 2, "did you mean --list-tar x.tar"),
-                ("images.txt x.tar", 2, "did you mean --from images.txt x.tar"),
-                ("localhost:5000 x.tar", 2, "image localhost .*tag 5000.*localhost:5000/NAME"),
-                ("-o m.tar alpine", 2, "TAR comes last"), ("--authfile a alpine x.tar", 2, "REGISTRY_AUTH_FILE"),
-                ("-platform linux/arm64 alpine x.tar", 2, "-platform: did you mean --platform"),
-                ("-version", 2, "did you mean --version"), ("--all-platforms alpine x.tar", 2, "--platform all"),
-                ("-ls x.tar", 2, "did you mean --list-tar"), ("--proxy p alpine x.tar", 2, "https_proxy"),
-                ("--plattform linux/arm64 alpine x.tar", 2, "--plattform: did you mean --platform"),
-                ("--no-such-option=hunter2 alpine x.tar", 2, r"unknown option --no-such-option: imgpull --help"),
-                ("--tls-verify=false alpine x.tar", 2, "--insecure .*--scheme http"), ("-z alpine x.tar", 2, "gzip"),
-                ("--src-tls-verify=false alpine x.tar", 2, "--insecure .*--scheme http"),
-                ("--creds jo:hunter2 alpine x.tar", 2, "--user NAME:PASSWORD"), ("-n= alpine x.tar", 2, "--ns is empty"),
-                ("--variant v7 alpine x.tar", 2, "--platform linux/arm/v7"),
-                ("--override-arch arm64 alpine x.tar", 2, "did you mean --platform"),
-                ("--format oci alpine x.tar", 2, "one format"), ("--cert c.pem alpine x.tar", 2, "--cert and --key"),
-                ("--verify --base a.tar d.tar", 2, "--verify: expected one argument"),
-                ("alpine x.tar --name", 2, "--name: expected one argument"),
-                ("--password-stdin=hunter2 -u jo alpine x.tar", 2, "--password-stdin: takes no value"),
-                ("--platform linux/arm64 --arch arm64 alpine x.tar", 2, "either --platform, or"),
-                ("-u jo -p pw --password-stdin alpine x.tar", 2, "either --password, or"),
-                ("-u jo -t t0ken alpine x.tar", 2, "either --token, or"), ("--json alpine -", 2, "standard output"),
-                ("-p pw alpine x.tar", 2, "--user"), ("--list-tar x.tar --verify x.tar", 2, "either --list-tar, or"),
-                ("--name a b c x.tar", 2, "--name is for one"), ("--json -m list alpine", 2, "--manifest prints JSON"),
-                ("--verify x.tar --base -", 2, "not standard input"), ("-m image --platform all a", 2, "one platform"),
-                ("-m list a x.tar y.tar", 2, "one REF"), ("--cacert {dir} {host}/app:v1 {dir}/x.tar", 2, "directory"),
-                ("-s ftp a x.tar", 2, "--scheme takes http or https"), ("--retries -1 alpine x.tar", 2, "--retries is out of range"),
-                ("--jobs none alpine x.tar", 2, "--jobs: invalid int"), ("--jobs 0 alpine x.tar", 2, "more than 0"),
-                ("--timeout inf alpine x.tar", 2, "out of range"), ("alpine x.tar -qZ", 2, "-q.*: takes no value|cannot start"),
-                ("-m tree alpine", 2, "list or image"), ("-q -j 1 -j 2 alpine x.tar", 2, "-j is given twice"),
-                ("--cacert {dir}/none.pem {host}/app:v1 {dir}/x.tar", 2, "none.pem"), ("Alpine x.tar", 2, "lower.case"),
-                ("https://hub.docker.com/_/alpine x.tar", 2, "hub.docker.com/_/alpine' is not an image"),
-                ("docker://alpine x.tar", 2, "docker://"), ("--ns jo:hunter2@h a {dir}/x.tar", 2, "--ns"),
-                ("alpine:3:20 x.tar", 2, "':'"), ("--name jo:hunter2@host/app a x.tar", 2, "not an image reference"),
-                ("jo:hunter2@host.example/app x.tar", 2, "not an image reference"),
-                ("--base-image https://jo:hunter2@host/app a x.tar", 2, "not an image reference"),
-                ("--platform linux/arm/v7/x/y alpine x.tar", 2, "platform.*linux/arm64"),
-                (http + "{tls}/app:v1 {dir}/x.tar", 1, "http"), (http + "{closed}/app:v1 {dir}/x.tar", 4, "refused"),
-                (http + "{busy}/app:v1 {dir}/x.tar", 4, r"answered 503 \(Service Temporarily Unavailable\)"),
-                (http + "{host}/app:v2 {dir}/x.tar", 3, "404.*tag"), (http + "{web}/app:v1 {dir}/x.tar", 5, "web page"),
-                (http + "{host}/ap:v1 {dir}/x.tar", 3, "404.*check|spelling"),
-                (http + "{none}/app:v1 {dir}/x.tar", 3, "404"),
-                (http + "no-such-host.invalid/app {dir}/x.tar", 4, "no-such-host.invalid"),
-                ("-s https --retries 0 {host}/app:v1 {dir}/x.tar", 1, "--scheme http"),
-                (http + "--platform windows/arm {host}/app:v1 {dir}/x.tar", 3, "windows/arm.*linux/amd64.*--platform"),
-                (http + "{private}/app:v1 {dir}/x.tar", 3, "log in.*--user"),
-                (http + "-u jo -p wrong {private}/app:v1 {dir}/x.tar", 3, "credentials|login"),
-                (http + "{basic}/app:v1 {dir}/x.tar", 3, "log in.*--user"), ("--verify {dir}/none.tar", 2, "none.tar"),
-                (http + "-u jo {private}/app:v1 {dir}/x.tar", 2, "--password-stdin"),
-                (http + "-u jo --password-stdin {private}/app:v1 {dir}/x.tar", 2, "no password on standard input"),
-                (http + "{host}/app:v1 {dir}", 6, "directory"), ("--list-tar {dir}/none.tar", 2, "none.tar"),
-                (http + "{host}/app:v1 {dir}/none/x.tar", 6, "no directory"),
-                (http + "--base {dir}/none.tar {host}/app:v1 {dir}/x.tar", 2, "none.tar")]):
+        places = dict(
+            app=self.serve(INDEX).host + "/app:v1", closed=closed.host, dir=self.dir, tar=self.path("x.tar"),
+            to="alpine x.tar", private=self.serve(challenges=[BEARER], users={"jo": "pw"}).host,
+            basic=self.serve(challenges=['Basic realm="x"']).host, none=answers(404, b"404 page not found", **html),
+            web=answers(200, b"<title>Welcome</title>", **html),
+            tls=answers(400, b"<title>400 The plain HTTP request was sent to HTTPS port</title>"),
+            busy=answers(503, b"<title>503 Service Temporarily Unavailable</title>"))
+        places["host"] = places["app"].partition("/")[0]
+        usage = [
+            ("alpine", "no output file given; use - to write to standard output, .*imgpull alpine alpine.tar"),
+            ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", "imgpull alpine /tmp/x.tar"),
+            ("--no-such-option=hunter2 {to}", "unknown option --no-such-option: imgpull --help"), ("-z {to}", "gzip"),
+            ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-p pw {to}", "--user"),
+            ("--base-image https://jo:hunter2@host/app a x.tar", "not an image reference"),
+            ("https://hub.docker.com/_/{to}", "hub.docker.com/_/alpine' is not an image"), ("alpine:3:20 x.tar", "':'"),
+            ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("-n= {to}", "--ns is empty"),
+            ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("Alpine x.tar", "lower.case"),
+            ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("docker://{to}", "docker://"),
+            ("--password-stdin=hunter2 -u jo {to}", "--password-stdin takes no value"),
+            ("crane pull {to}", "leave out 'crane pull': imgpull alpine alpine.tar"), ("--proxy p {to}", "https_proxy"),
+            ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--jobs 0 {to}", "more than 0"),
+            ("pull quay.io/a/b:1", "leave out 'pull': imgpull quay.io/a/b:1 b.tar"), ("help", "did you mean --help"),
+            ("copy docker://alpine docker-archive:x.tar", "imgpull alpine x.tar"), ("-m list a x.tar y.tar", "one REF"),
+            ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("--format oci {to}", "one format"),
+            ("-platform linux/arm64 {to}", "-platform: did you mean --platform"), ("-o m.tar alpine", "TAR comes last"),
+            ("--verify --base a.tar d.tar", "--verify: expected one argument"), ("--verify {dir}/none.tar", "none.tar"),
+            ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-ls x.tar", "did you mean --list-tar"),
+            ("--name jo:hunter2@host/app a x.tar", "not an image reference"), ("--cert c.pem {to}", "--cert and --key"),
+            ("jo:hunter2@host.example/app x.tar", "not an image reference"), ("--all-platforms {to}", "--platform all"),
+            ("-u jo -p pw --password-stdin {to}", "either --password, or"), ("--authfile a {to}", "REGISTRY_AUTH_FILE"),
+            ("alpine busybox:1", "'busybox:1' looks like an image.*last"), ("--name a b c x.tar", "--name is for one"),
+            ("--src-tls-verify=false {to}", "--insecure .*--scheme http"), ("--cacert {dir} {app} {tar}", "directory"),
+            ("--platform linux/arm/v7/x/y {to}", "platform.*linux/arm64"), ("--jobs none {to}", "--jobs: invalid int"),
+            ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("-u jo -t t0ken {to}", "either --token, or"),
+            ("--list-tar x.tar --verify x.tar", "either --list-tar, or"), ("-m image --platform all a", "one platform"),
+            ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("verify x.tar", "did you mean --verify x.tar"),
+            ("--tls-verify=false {to}", "--insecure .*--scheme http"), ("--variant v7 {to}", "--platform linux/arm/v7"),
+            ("--override-arch arm64 {to}", "did you mean --platform"), ("{to} --name", "--name: expected one argument"),
+            ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD"), ("--json -m list alpine", "--manifest prints JSON"),
+            ("--cacert {dir}/none.pem {app} {tar}", "none.pem"), ("-s ftp a x.tar", "--scheme takes http or https"),
+            ("--retries -1 {to}", "--retries is out of range"), ("", "no image given: imgpull alpine alpine.tar"),
+            ("--verify x.tar --base -", "not standard input"),
+            ("{to} -qZ", "-q takes no value"),
+            ("-i=true {to}", "-i takes no value"),
+            ("list x.tar", "did you mean --list-tar x.tar"), ("-q -j 1 -j 2 {to}", "-j is given twice"),
+            ("--list-tar {dir}/none.tar", "none.tar"), ("-version", "did you mean --version"),
+            ("--json alpine -", "standard output"), ("--timeout inf {to}", "out of range"),
+            ("--ns jo:hunter2@h a {tar}", "--ns"), ("-m tree alpine", "list or image")]
+        pulls = [
+            ("-u jo --password-stdin {private}/app:v1 {tar}", 2, "no password on standard input"),
+            ("--platform windows/arm {app} {tar}", 3, "windows/arm.*linux/amd64.*--platform"),
+            ("{busy}/app:v1 {tar}", 4, r"answered 503 \(Service Temporarily Unavailable\)"),
+            ("-u jo -p wrong {private}/app:v1 {tar}", 3, "credentials|login"), ("{closed}/app:v1 {tar}", 4, "refused"),
+            ("no-such-host.invalid/app {tar}", 4, "no-such-host.invalid"), ("{host}/app:v2 {tar}", 3, "404.*tag"),
+            ("-s https --retries 0 {app} {tar}", 1, "--scheme http"), ("{host}/ap:v1 {tar}", 3, "404.*check|spelling"),
+            ("-u jo {private}/app:v1 {tar}", 2, "--password-stdin"), ("{private}/app:v1 {tar}", 3, "log in.*--user"),
+            ("--base {dir}/none.tar {app} {tar}", 2, "none.tar"), ("{basic}/app:v1 {tar}", 3, "log in.*--user"),
+            ("{app} {dir}/none/x.tar", 6, "no directory"), ("{web}/app:v1 {tar}", 5, "web page"),
+            ("{tls}/app:v1 {tar}", 1, "http"), ("{none}/app:v1 {tar}", 3, "404"), ("{app} {dir}", 6, "directory")
+        ]
+        for typed, code, words in selected([(typed, 2, words) for typed, words in usage] + [
+                ("-s http --retries 0 " * ("-s " not in typed) + typed, code, words) for typed, code, words in pulls]):
             with self.subTest(typed):
                 run = self.run_main(*typed.format(**places).split())
                 self.fails(run, words, code=code)
@@ -5581,34 +5550,34 @@ class TestCommandLine(Case):
     def test_json(self):
         """--json: one document on stdout instead of the lines."""
         server, base = self.serve(INDEX), self.path("base.tar")
+        good, bad = server.host + "/app:v1", server.host + "/none:v1"
+
+        def document(*argv, code=0):
+            run = self.run_main("-s", "http", "--json", *argv)
+            self.assertEqual(run.code, code, run.err)
+            return json.loads(run.out.decode()), run.err
         self.pull(server, tar=base)
-        self.pull(server, "--json", "--base", base)
         layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": True, "diff_id": sha256(tar)}
                   for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
-        document = json.loads(self.said.out.decode())
-        for key in ("seconds", "free"):
-            self.assertGreaterEqual(document.pop(key), 0)
-        self.assertLessEqual(document.pop("fetched"), len(IMAGE.config))        # less if the base has it
-        self.assertEqual(document, {
+        first, _ = document("--base", base, good, self.tar)
+        self.assertGreaterEqual(min(first.pop("seconds"), first.pop("free")), 0)
+        self.assertLessEqual(first.pop("fetched"), len(IMAGE.config))        # less if the base has it
+        self.assertEqual(first, {
             "schema": 1, "failures": [], "destination": self.tar, "size": os.path.getsize(self.tar), "present": 0,
             "omitted": sum(layer["size"] for layer in layers), "unchanged": False, "dry_run": False, "replaced": [],
-            "images": [{"name": server.host + "/app:v1", "digest": IMAGE.digest, "source_digest": INDEX.digest,
-                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "size": 0, "layers": layers,
+            "images": [{"name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0,
+                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers,
                         "referrers": []}]})
-        self.pull(server, "--json", "--base", base, fresh=False)
-        self.assertTrue(json.loads(self.said.out.decode())["unchanged"])
-        run = self.run_main("-s", "http", "--json", "--keep-going", server.host + "/app:v1", server.host + "/none:v1",
-                            self.path("two.tar"))
-        document = json.loads(run.out.decode())
-        (failure,), (image,) = document["failures"], document["images"]
-        self.assertEqual((run.code, failure["exit_code"], failure["image"], image["size"]),
-                         (1, 3, server.host + "/none:v1", sum(each["size"] for each in layers)))
-        self.assertRegex(run.err, "(?m)^imgpull: error: .*%s/none:v1.*404" % server.host)
+        self.assertTrue(document("--base", base, good, self.tar)[0]["unchanged"])
+        some, said = document("--keep-going", good, bad, self.path("two.tar"), code=1)
+        (failure,), (image,) = some["failures"], some["images"]
+        self.assertEqual((failure["exit_code"], failure["image"], image["size"]),
+                         (3, bad, sum(each["size"] for each in layers)))
+        self.assertRegex(said, "(?m)^imgpull: error: .*%s.*404" % bad)
         self.assertEqual(sorted(failure), ["error", "exit_code", "image"])
-        server.add("chart", "v1", make_artifact())
-        self.pull(server, "--json", name="chart:v1")
-        self.assertIsNone(json.loads(self.said.out.decode())["images"][0]["image_id"])
-        run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
+        chart, _ = document(server.add("chart", "v1", make_artifact()), self.path("chart.tar"))
+        self.assertIsNone(chart["images"][0]["image_id"])
+        run = self.run_main("-s", "http", "--json", bad, self.path("none.tar"))
         self.fails(run, "404", code=3)
         self.assertEqual(run.out, b"")
 
@@ -5635,42 +5604,26 @@ class TestCommandLine(Case):
         run = self.run_main("-s", "http", server.host + "/app:v2", self.tar)
         self.assertIn("imgpull: replaces %s, which held %s/app:v1\n" % (self.tar, server.host), run.err)
 
-    @unittest.skipUnless(POSIX, "the encodings of POSIX")
-    def test_ascii_terminal(self):
-        """A file's name that stdout's encoding lacks is escaped in the result line."""
-        server = self.serve()
-        environment = dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
-        out = subprocess.check_output([sys.executable, imgpull.__file__, "-s", "http", server.host + "/app:v1",
-                                       self.path("b\xe4r.tar")], env=environment, stderr=subprocess.DEVNULL)
-        self.assertIn(rb"b\xe4r.tar in ", out)
-
     def test_forms(self):
-        """--option value, --option=value, -ovalue and -o=value mean the same."""
-        for forms in [("--platform linux/arm64", "--platform=linux/arm64"),
+        """--option value, --option=value, -ovalue and -o=value mean the same; --parsed hides secrets."""
+        def parsed(form):
+            return json.loads(self.run_main("--parsed", *(form.split() + ["alpine", "d@ir/x.tar"])).out.decode())
+        for forms in [("--platform linux/arm64", "--platform=linux/arm64"), ("-t tok", "-ttok", "-t=tok"),
                       ("-o linux -a arm64", "-olinux -aarm64", "-o=linux -a=arm64", "--os linux --arch arm64",
-                       "--os=linux --arch=arm64"),
+                       "--os=linux --arch=arm64"), ("-u jo -p pw", "-ujo -ppw", "-u=jo -p=pw", "-u jo:pw"),
                       ("-n quay.io", "-nquay.io", "-n=quay.io", "--ns quay.io"), ("-j 3", "-j3", "-j=3", "--jobs=3"),
-                      ("-x ca", "-xca", "-x=ca", "--cacert ca", "--ca ca", "--ca=ca"),
-                      ("-s http", "-shttp", "-s=http", "--scheme=http"),
-                      ("-u jo -p pw", "-ujo -ppw", "-u=jo -p=pw"), ("-c c -k k", "-cc -kk", "-c=c -k=k"),
-                      ("-t tok", "-ttok", "-t=tok"),
-                      ("-u jo -p=-secret", "-u jo --password=-secret"), ("-i", "--insecure"), ("-q", "--quiet")]:
-            parsed = [json.loads(self.run_main("--parsed", *(form.split() + ["alpine",
-                                                                             "x.tar"])).out.decode()) for form in forms]
+                      ("-x ca", "-xca", "-x=ca", "--cacert ca", "--ca ca", "--ca=ca"), ("-i", "--insecure"),
+                      ("-s http", "-shttp", "-s=http", "--scheme=http"), ("-c c -k k", "-cc -kk", "-c=c -k=k"),
+                      ("-u jo -p=-secret", "-u jo --password=-secret"), ("-q", "--quiet")]:
             with self.subTest(forms):
-                self.assertEqual(parsed, parsed[:1] * len(forms))
-                self.assertNotEqual(parsed[0], json.loads(self.run_main("--parsed", "alpine", "x.tar").out.decode()))
-
-    def test_parsed_without_secrets(self):
-        """Neither as they were given nor as JSON writes them; the rest is shown."""
+                self.assertEqual([parsed(form) for form in forms], [parsed(forms[0])] * len(forms))
+                self.assertNotEqual(parsed(forms[0]), parsed(""))
         for typed in selected(["-u jo:hunter2", "-u jo -p hunter2", "-t hunter2", "--base-image https://jo:hunter2@h/a",
                                "--base-image jo:hunter2@h/a", "--name https://hunter2@h/a", "--ns jo:x/hunter2@h",
                                "https://jo:a/b@hunter2@h/app"]):
-            run = self.run_main("--parsed", *(typed.split() + ["alpine", "d@ir/x.tar"]))
             with self.subTest(typed):
-                self.assertEqual((run.code, run.err), (0, ""))
-                self.assertNotIn("hunter2", run.out.decode())
-                self.assertEqual(json.loads(run.out.decode())["tar"], "d@ir/x.tar")
+                self.assertNotIn("hunter2", str(parsed(typed)))
+                self.assertEqual(parsed(typed)["tar"], "d@ir/x.tar")
 
     def test_manifest(self):
         """The manifest on stdout, pretty, and nothing else there; -m list of no index fails; a TAR is left alone."""
@@ -5692,59 +5645,50 @@ class TestCommandLine(Case):
         self.assertEqual((run.code, run.err), (0, ""))
         self.assertLessEqual(len(run.out.splitlines()), 66)
         self.assertLess(max(map(len, run.out.decode().splitlines())), 83)
-        for option in ("--platform", "--ns", "--password-stdin", "--manifest", "--list-tar", "--verify", "--base",
-                       "--reuse", "--name", "--jobs", "--timeout", "--retries", "--cacert", "--ca", "--debug",
-                       "--dry-run", "examples"):
+        for option in ("--platform --ns --password-stdin --manifest --list-tar --verify --base --reuse --name --jobs "
+                       "--timeout --retries --cacert --ca --debug --dry-run examples").split():
             self.assertIn(option, run.out.decode())
         for option in ("-v", "--version"):
             self.assertRegex(self.run_main(option).out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
 
-    def test_alone(self):
-        """The one file, copied to an empty directory, works from there."""
+    def test_the_file(self):
+        """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo; a
+        file's name that stdout's encoding lacks is escaped in the result line."""
         copy = self.write("empty/imgpull", read(imgpull.__file__), 0o755)
-        out = subprocess.check_output([sys.executable, copy, "--version"], cwd=self.path("empty"),
-                                      universal_newlines=True)
-        self.assertIn(imgpull.__version__, out)
-
-    def test_demo(self):
-        out = subprocess.check_output([sys.executable, os.path.abspath(__file__), "demo"], stderr=subprocess.DEVNULL,
-                                      universal_newlines=True)
-        self.assertEqual(out.count("$ imgpull "), 3)
-        self.assertIn(": good: 1 image", out)
-
-    def test_start_up(self):
-        """Heavy modules wait until they are needed."""
         code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
-        loaded = subprocess.check_output([sys.executable, "-c", code], cwd=HERE, universal_newlines=True)
-        self.assertEqual(loaded, "set()\n")
+        for words, place, said in [([copy, "--version"], self.path("empty"), "version: %s " % imgpull.__version__),
+                                   (["-c", code], HERE, r"^set\(\)\n$"), ([os.path.abspath(__file__), "demo"], HERE,
+                                    r"(?s)^(\$ imgpull [^$]*){2}\$ imgpull [^$]*: good: 1 image[^$]*$"),
+                                   ([imgpull.__file__, "-s", "http", self.serve().host + "/app:v1",
+                                     self.path("b\xe4r.tar")], HERE, r"b\\xe4r.tar in ")]:
+            out = subprocess.check_output([sys.executable] + words, cwd=place, stderr=subprocess.DEVNULL,
+                                          env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
+            self.assertRegex(out.decode(), said)
 
 
 class TestExitCodes(Case):
-    @staticmethod
-    def strike(wire, request, answer):
-        """Ctrl-C while an answer is waited for."""
-        os.kill(os.getpid(), signal.SIGINT)
-        wire.server.closing.wait(5)
-
     def test_codes(self):
         """One row for each that --help and the README name."""
         def served(*faults):
             return self.serve(faults=faults).host + "/app:v1"
+
+        def strike(wire, request, answer):              # Ctrl-C while an answer is waited for
+            os.kill(os.getpid(), signal.SIGINT)
+            wire.server.closing.wait(5)
         closed, damaged = self.serve(), self.write("damaged.tar", read(imgpull.__file__))
         closed.close()
         for code, error, words in [
                 (0, None, [served(), self.tar]),
                 (1, imgpull.ImgpullError, [served(("tag", says(400), 1)), self.tar]),
                 (2, imgpull.UsageError, ["Alpine", self.tar]),
-                (3, imgpull.NotFound, [served(("tag", says(404), 1)), self.tar]),
+                (3, imgpull.NotFound, [served(("tag", says(404), 1)), self.tar]), (7, imgpull.Busy, None),
                 (3, imgpull.NoAccess, [served(("tag", says(403), 1)), self.tar]),
                 (4, imgpull.Resumable, [closed.host + "/app:v1", self.tar]),
+                (5, imgpull.Damaged, ["--verify", damaged]),
                 (4, imgpull.Resumable, ["--retries", "0", served(("layer", says(503), ALWAYS)), self.tar]),
                 (5, imgpull.Damaged, [served(("layer", changed(body=flipped), ALWAYS)), self.tar]),
-                (5, imgpull.Damaged, ["--verify", damaged]),
                 (6, imgpull.DiskError, [served(), self.path("none", "x.tar")]),
-                (7, imgpull.Busy, None),
-                (130, None, [served(("tag", self.strike, 1)), self.tar])]:
+                (130, None, [served(("tag", strike, 1)), self.tar])]:
             with self.subTest(code, words=words):
                 self.clean()
                 with contextlib.suppress(FileNotFoundError):
@@ -5761,9 +5705,8 @@ class TestExitCodes(Case):
         closed = self.serve()
         closed.close()
         login = self.serve(challenges=['Bearer realm="http://%s/token"' % closed.host])
-        for options, server, tries in [((), closed, 2), (("--retries", "3"), closed, 4),
-                                       (("--retries", "0"), closed, 0),
-                                       ((), login, 2)]:
+        for options, server, tries in [((), closed, 2), (["--retries", "3"], closed, 4),
+                                       (["--retries", "0"], closed, 0), ((), login, 2)]:
             with self.subTest(options, tries=tries):
                 run = self.run_main("-s", "http", *options, server.host + "/app:v1", self.tar)
                 self.fails(run, "refused" + (r" \(tried %d times\)" % tries if tries else "$"), code=4)
