@@ -5922,10 +5922,10 @@ def everything():
         counts = {word: int(number) for word, number in re.findall(r"(Ran|failures|errors|skipped)[ =](\d+)", summary)}
         totals = {word: totals[word] + counts.get(word, 0) for word in totals}
         status = status or int("Ran" not in counts)
-    ran, failed, skipped = totals["Ran"], totals["failures"] + totals["errors"], totals["skipped"]
-    print("Python %s, %.0f s" % (sys.version.split()[0], time.monotonic() - begun))
-    more = ", %d skipped" % skipped if skipped else ""
-    print("%d passed, %d failed%s" % (max(0, ran - failed - skipped), failed, more))
+    ran, more = totals.pop("Ran"), ", ".join("%s=%d" % pair for pair in totals.items() if pair[1])
+    print("-" * 70 + "\nPython %s" % sys.version.split()[0])
+    print("Ran %d tests in %.3fs\n" % (ran, time.monotonic() - begun))
+    print(("FAILED" if status else "OK") + (" (%s)" % more if more else ""))
     return status
 
 
