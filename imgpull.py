@@ -2846,7 +2846,7 @@ def assemble_image(name, top, documents, source="", referrers=(), registry=None,
     )  # fmt: skip
 
 
-# descriptor: of the layer; offset: int, of its first byte; registries: list of Registry that have it
+# descriptor: of the layer; offset: int, of its first byte; registries: list of Registry with it
 PlannedLayer = collections.namedtuple("PlannedLayer", "descriptor offset registries")
 
 
@@ -3067,7 +3067,7 @@ GZIP = b"\x1f\x8b"
 PACKED = re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ")  # gzip, zstd, bzip2, xz
 
 
-# offset, size: int, bytes; digest: str, "" if unread; diff_id: str, digest of the unpacked bytes, or
+# offset, size: int, bytes; digest: str, "" if unread; diff_id: str, digest of the unpacked bytes,
 # "" if they were not unpacked; fault: str, "" if none; is_gzip: bool
 Member = collections.namedtuple("Member", "offset size digest diff_id fault is_gzip")
 
@@ -4660,8 +4660,7 @@ def pull(
 ):  # fmt: skip
     """Pull one or several images into one archive, and return a PullResult.
 
-    references: str, or list of str or ImageRequest; "http://HOST/NAME" is for a registry without
-        TLS
+    references: str, or list of str or ImageRequest; "http://HOST/NAME" if it has no TLS
     destination: path of the tar, or "-" for standard output
     platform: "os/arch[/variant][,…]", Platform, "all", or None for this host's
     name: str, the image's name in the archive, or None for the reference's own

@@ -5665,6 +5665,15 @@ class TestCommandLine(Case):
                                           env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
             self.assertRegex(out.decode(), said)
 
+    def test_interrupted_while_telling(self):
+        """Ctrl-C while an error is being told neither hides it nor prints a traceback."""
+        def told(*args):
+            os.kill(os.getpid(), signal.SIGINT)
+            return real(*args)
+        real = imgpull.failure_text
+        with mock.patch.object(imgpull, "failure_text", told):
+            self.fails(self.run_main("nosuch!", "x.tar"), "not an image reference", code=2)
+
 
 class TestExitCodes(Case):
     def test_codes(self):
