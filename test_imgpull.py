@@ -3625,7 +3625,7 @@ class TestPieces(InProcess):
     @unittest.skipUnless(CPYTHON_ON_LINUX, "reads /proc; PyPy has a heap of another size")
     def test_memory_of_a_slow_reader(self):
         """What is read ahead is bounded, whatever the reader does: below 48 MiB with all else."""
-        layer = noise("huge", 1 << 20) * 32
+        layer = noise("huge", 1 << 20) * 96
         image = make_image(b"", change=spoiled("layers", to=[descriptor(layer, OCI.layer)]))
         image.blobs[sha256(layer)] = layer
         good = self.good(image)
