@@ -5080,7 +5080,9 @@ def show_image(image, path):
     say(image.name)
     show_identity(image, "  ")
     if image.ref_name:
-        say(f"  name      {image.ref_name} for skopeo and podman: oci-archive:{path}:{image.ref_name}")
+        say(
+            f"  name      {image.ref_name} for skopeo and podman: oci-archive:{path}:{image.ref_name}"
+        )
     for manifest in image.manifests:
         config = image.configs.get(manifest.digest)
         # Neither indexes nor the attestations in them, but artifacts.
