@@ -3235,7 +3235,7 @@ def read_header(take, is_first):
             return name, size
     if header[257:262] == b"ustar":
         raise Damaged("it is a tar that another program wrote")
-    is_packed = re.match(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ", header)
+    is_packed = PACKED.match(header)
     raise Damaged(
         "it is compressed: unpack it (gunzip -c) into -" if is_packed else "it is not a tar"
     )
@@ -5080,9 +5080,8 @@ def show_image(image, path):
     say(image.name)
     show_identity(image, "  ")
     if image.ref_name:
-        say(
-            f"  name      {image.ref_name} for skopeo and podman: oci-archive:{path}:{image.ref_name}"
-        )
+        name = image.ref_name
+        say(f"  name      {name} for skopeo and podman: oci-archive:{path}:{name}")
     for manifest in image.manifests:
         config = image.configs.get(manifest.digest)
         # Neither indexes nor the attestations in them, but artifacts.
