@@ -89,31 +89,23 @@ class ImgpullError(Exception):
     status: int, the HTTP status of a refusal, or None
     layer: str, digest of the layer that failed, "" if the failure is not about a layer
     image: str, full name of the image that failed, "" if the failure is not about one
+    others: sequence of str, further failures of the same run, such as other lines of a list
     """
 
     exit_code = 1
     kept = False
     status = None
     layer = image = ""
+    others = ()
 
-    def __init__(self, text, *more):
-        super().__init__(hide(text), *more)
-
-    def __str__(self):
-        return self.args[0]
+    def __init__(self, text):
+        super().__init__(hide(text))
 
 
 class UsageError(ImgpullError):
-    """A request that makes no sense: a malformed reference, an unknown platform.
-
-    others: list of str, further mistakes of this kind, such as other lines of a list
-    """
+    """A request that makes no sense: a malformed reference, an unknown platform."""
 
     exit_code = 2
-
-    def __init__(self, text, others=()):
-        super().__init__(text)
-        self.others = [hide(other) for other in others]
 
 
 class NotFound(ImgpullError):
@@ -139,10 +131,7 @@ class Temporary(ImgpullError):
     """
 
     exit_code = 4
-
-    def __init__(self, text, delay=None):
-        super().__init__(text)
-        self.delay = delay
+    delay = None
 
 
 class NobodyListens(Temporary):
@@ -263,6 +252,12 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 NAME_LIMIT = 255  # characters of a repository, as in distribution/reference
 REFERENCE_LIMIT = 1024  # characters: host, repository, tag and digest have 774 at most
+# The parts of a reference, right or wrong: registry, repository, ":tag" and "@digest". The first
+# component is a registry if it has a dot, a colon or an upper-case letter, which no repository may
+# begin with. A colon before the last slash is that of a port: localhost:5000/app has no tag.
+PARTS = re.compile(
+    r"(?:(localhost|[^/@.:A-Z]*[.:A-Z][^/@]*)/)?((?:[^@]*/)?[^/@:]*)(:[^/@]*)?(@.*)?", re.S
+)
 LIST_LIMIT = 4 << 20  # bytes of a list
 PORTS = {"http": 80, "https": 443}
 
@@ -309,52 +304,35 @@ def parse_reference(text):
     text: str in the grammar of distribution/reference. Raises UsageError, which names the part
     that is wrong.
     """
-    rest, at, digest = text[: REFERENCE_LIMIT + 1].partition("@")
-    # A colon before the last slash is that of a port: localhost:5000/app has no tag.
-    path, slash, last = rest.rpartition("/")
-    last, colon, tag = last.partition(":")
-    name = path + slash + last
-    first, slash, repository = name.partition("/")
-    # A host has a dot, a colon or an upper-case letter, which no repository may begin with.
-    if not slash or not re.search("[.:A-Z]|^localhost$", first):
-        first, repository = "docker.io", name
-    registry, repository = normal_name(first, repository)
+    text = text[: REFERENCE_LIMIT + 1]
+    registry, repository, tag, digest = PARTS.fullmatch(text).groups("")
+    registry, repository = normal_name(registry or "docker.io", repository)
     bad = [part for part in repository.split("/") if not COMPONENT.fullmatch(part)]
-    why = ""
-    if len(text) > REFERENCE_LIMIT:
-        why = f"it has more than {REFERENCE_LIMIT} characters"
+    if len(text) > REFERENCE_LIMIT or len(repository) > NAME_LIMIT:
+        why = f"it has more than {REFERENCE_LIMIT} characters, or its name more than {NAME_LIMIT}"
     elif "://" in text:
         why = f"leave out {quoted(text.partition('://')[0] + '://')}"
-    elif at and not DIGEST.fullmatch(digest):
+    elif digest and not DIGEST.fullmatch(digest[1:]):
         why = "the digest after '@' must be sha256: and 64 hexadecimal digits in lower case"
-    elif DIGEST.fullmatch(tag):
-        why = "a digest is written with '@' before it"
-    elif ":" in tag:
-        why = "it has more than one ':' after the last '/'"
-    elif colon and not TAG.fullmatch(tag):
-        why = f"the tag {quoted(tag)} must be letters, digits, '_', '.' and '-'"
+    elif tag and not TAG.fullmatch(tag[1:]):
+        why = f"the tag {quoted(tag[1:])} (after the ':' behind the last '/') must be letters, "
+        why += "digits, '_', '.' and '-'; a digest is written with '@' before it"
     elif not REGISTRY.fullmatch(registry):
         why = f"the registry {quoted(registry)} is not host[:port]"
-    elif len(repository) > NAME_LIMIT:
-        why = f"its name has more than {NAME_LIMIT} characters"
     elif bad:
-        part = bad[0]
-        why = f"{quoted(part)} in its name must be lower-case letters and digits, with single "
+        why = f"{quoted(bad[0])} in its name must be lower-case letters and digits, with single "
         why += "'.', '_' (or '__') or '-' between"
-        if COMPONENT.fullmatch(part.lower()):
-            why += f"; did you mean {quoted(part.lower())}?"
     # distribution/reference refuses these as names, since docker takes them for image IDs.
     elif re.fullmatch("[a-f0-9]{64}", text):
         why = "it is an image ID; registries know names and digests (NAME@sha256:…)"
-    if why:
-        # As in hide(), but a mistyped reference may hold a password without a scheme before it.
-        shown = re.sub(
-            r"^(.*:.*@|.*@(?=.*[/.]))(?!sha(256|512):)", "***@", text[:REFERENCE_LIMIT], flags=re.S
-        )
-        if shown[:4] == "***@":
-            why = "it holds user info; log in with --user or docker login"
-        raise UsageError(f"{quoted(shown)} is not an image reference: {why}")
-    return Reference(registry, repository, tag or ("" if digest else "latest"), digest)
+    else:
+        return Reference(registry, repository, tag[1:] or ("" if digest else "latest"), digest[1:])
+    # As in hide(), but a mistyped reference may hold a password without a scheme before it.
+    user_info = r"^(.*:.*@|.*@(?=.*[/.]))(?!sha(256|512):)"
+    shown, found = re.subn(user_info, "***@", text, flags=re.S)
+    if found:
+        why = "it holds user info; log in with --user or docker login"
+    raise UsageError(f"{quoted(shown)} is not an image reference: {why}")
 
 
 def normal_name(registry, repository):
@@ -370,26 +348,22 @@ def parse_request(text, name=None, place=""):
     """Return the ImageRequest for a reference, which may begin with http:// or https://.
 
     name: str, the name in the archive; without a tag, it gets that of the reference
-    place: str, origin of the text, for messages
+    place: str, origin of the text, for the messages of what fails later
 
-    Raises UsageError, which names the place.
+    Raises UsageError.
     """
-    try:
-        url = re.match("(?:(https?)://)?(.*)", text, re.I | re.S)
-        scheme, reference = (url.group(1) or "").lower() or None, parse_reference(url.group(2))
-        host = url.group(2).partition("/")[0]
-        if scheme and normal_name(host, "")[0] != reference.registry:
-            # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
-            if "/" not in url.group(2):
-                raise UsageError(f"{quoted(text)} names a registry and no image")
-            raise UsageError(f"write the registry as {quoted(f'{host}:{PORTS[scheme]}')}")
-        if name:
-            renamed = parse_reference(name)
-            has_tag = ":" in name.partition("@")[0].rpartition("/")[2]
-            tag = renamed.tag if has_tag else reference.tag
-            name = f"{renamed.name}:{tag or 'latest'}"
-    except UsageError as error:
-        raise UsageError(f"{place}: {error}" if place else str(error)) from None
+    scheme, bare = re.match("(?:(https?)://)?(.*)", text, re.I | re.S).groups()
+    scheme, reference = scheme and scheme.lower(), parse_reference(bare)
+    host, slash, _ = bare.partition("/")
+    if scheme and normal_name(host, "")[0] != reference.registry:
+        if not slash:
+            raise UsageError(f"{quoted(text)} names a registry and no image")
+        # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
+        raise UsageError(f"write the registry as {quoted(f'{host}:{PORTS[scheme]}')}")
+    if name:
+        named = parse_reference(name)
+        tag = named.tag if re.search(":[^/]*$", name) else reference.tag
+        name = f"{named.name}:{tag or 'latest'}"
     return ImageRequest(scheme, reference, name or None, place)
 
 
@@ -402,16 +376,14 @@ def mirrored(reference, namespace):
     """
     if not namespace:
         return reference, reference, ""
-    namespace = normal_name(namespace.lower().rstrip("/"), "")[0]
+    namespace, _ = normal_name(namespace.lower().rstrip("/"), "")
     if not REGISTRY.fullmatch(namespace):
         raise UsageError(f"--ns takes the host of a registry, not {quoted(namespace, 90)}")
-    first, slash, inside = reference.repository.partition("/")
-    is_inside = slash and normal_name(first, "")[0] == namespace
-    _, repository = normal_name(namespace, inside if is_inside else reference.repository)
-    named = reference._replace(registry=namespace, repository=repository)
-    if is_inside:
+    path = re.sub(f"^{re.escape(namespace)}/", "", reference.repository)
+    named = Reference(*normal_name(namespace, path), *reference[2:])
+    if path != reference.repository:
         return reference, named, ""
-    return reference._replace(repository=repository), named, namespace
+    return reference._replace(repository=named.repository), named, namespace
 
 
 def parse_list(body, file_name):
@@ -422,18 +394,19 @@ def parse_list(body, file_name):
     requests, mistakes = [], []
     # str.splitlines would also split at U+2028, VT, FF and NEL, which editors show as one line.
     for number, line in enumerate(body.decode("utf-8-sig", "replace").split("\n"), 1):
-        words = re.sub("(^|[ \t])#.*", "", line.rstrip("\r")).strip(" \t")
-        words = re.split("[ \t]+", words) if words else []
+        words = re.findall("[^ \t]+", re.sub("(^|[ \t])#.*|\r$", "", line))
         place = f"{file_name}, line {number}"
-        if len(words) > 2:
-            mistakes.append(f"{place}: more than two words; write REF or REF NAME")
-        elif words:
-            try:
+        try:
+            if len(words) > 2:
+                raise UsageError("more than two words; write REF or REF NAME")
+            if words:
                 requests.append(parse_request(words[0], "".join(words[1:]), place))
-            except UsageError as error:
-                mistakes.append(str(error))
+        except UsageError as error:
+            mistakes.append(f"{place}: {error}")
     if mistakes or not requests:
-        raise UsageError((mistakes or [f"{file_name} lists no image"])[0], mistakes[1:])
+        error = UsageError((mistakes or [f"{file_name} lists no image"])[0])
+        error.others = mistakes[1:]
+        raise error
     return requests
 
 
@@ -472,16 +445,24 @@ class Platform(collections.namedtuple("Platform", "os architecture variant os_ve
 
 Platform.__new__.__defaults__ = ("", "", ())
 
-OPERATING_SYSTEMS = ("linux", "windows", "darwin", "freebsd")
-SYSTEMS = {"macos": "darwin", "cygwin": "windows", "msys": "windows"}
-MACHINES = {
-    "x86_64": "amd64", "x86-64": "amd64",
-    "i386": "386", "i486": "386", "i586": "386", "i686": "386", "x86": "386",
-    "aarch64": "arm64", "armv8": "arm64", "armv8l": "arm/v8",
-    "armhf": "arm/v7", "armv7": "arm/v7", "armv7l": "arm/v7", "armel": "arm/v6", "armv6": "arm/v6",
-    "armv6l": "arm/v6", "armv5": "arm/v5", "armv5tel": "arm/v5",
-    "powerpc64le": "ppc64le", "loongarch64": "loong64",
-}  # fmt: skip
+WORD = r"[A-Za-z0-9_.-]+"
+# os/arch[/variant] or an architecture alone; a system with a version in parentheses, as in
+# containerd. The architecture is the last or the last but one, so a system there is a mistake.
+PLATFORM = re.compile(
+    rf"(?!(?:.*/)?(?:all|linux|windows|darwin|macos|freebsd)$)"
+    rf"(?:({WORD})(?:\(([\w.-]+)\))?/)?({WORD})(?:/({WORD}))?",
+    re.I,
+)
+MACHINES = {  # patterns of what systems and people call an architecture, and its name in Go
+    "x86[_-]64": "amd64",
+    "i[3-6]86|x86": "386",
+    "aarch64|armv8": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+    r"armv(\d)\w*": r"arm/v\1",
+    "powerpc64le": "ppc64le",
+    "loongarch64": "loong64",
+}
 # containerd treats these as equal to the plain ones.
 USUAL = ("arm64/v8", "arm64/v8.0", "amd64/v1")
 
@@ -489,13 +470,15 @@ USUAL = ("arm64/v8", "arm64/v8.0", "amd64/v1")
 def normal_platform(system, architecture, variant="", os_version="", features=()):
     """Return the Platform in Go's names: x86_64 is amd64, armv7l is arm/v7, arm64/v8 is arm64."""
     architecture = architecture.lower()
-    architecture, _, implied = MACHINES.get(architecture, architecture).partition("/")
+    for pattern, name in MACHINES.items():
+        match = re.fullmatch(pattern, architecture)
+        architecture = match.expand(name) if match else architecture
+    architecture, _, implied = architecture.partition("/")
     variant = variant.lower() or implied or ("v7" if architecture == "arm" else "")
     variant = "v" * variant.isdigit() + variant
     if f"{architecture}/{variant}" in USUAL:
         variant = ""
-    system = SYSTEMS.get(system.lower(), system.lower())
-    return Platform(system, architecture, variant, os_version, tuple(features))
+    return Platform(system.lower(), architecture, variant, os_version, tuple(features))
 
 
 def parse_platform(text):
@@ -503,20 +486,13 @@ def parse_platform(text):
 
     As in containerd, "windows(10.0.17763)/amd64" has an OS version. Raises UsageError.
     """
-    word = r"[A-Za-z0-9_.-]+"
-    match = re.fullmatch(rf"(?:({word})(?:\(([\w.-]+)\))?/)?({word})(?:/({word}))?", text)
-    if not match or text.lower() == "all":
+    match = PLATFORM.fullmatch(text)
+    if not match:
         raise UsageError(
             f"{quoted(text)} is not a platform: write os/arch or os/arch/variant, such as "
             "linux/arm64 or linux/arm/v7"
         )
     system, os_version, architecture, variant = match.groups("")
-    if SYSTEMS.get(architecture.lower(), architecture.lower()) in OPERATING_SYSTEMS:
-        if system:
-            raise UsageError(f"{quoted(text)}: did you mean {architecture}/{system}?")
-        # An operating system alone is for this host's architecture, as in containerd.
-        host = host_platform()
-        return normal_platform(architecture, host.architecture, host.variant)
     return normal_platform(system or "linux", architecture, variant, os_version)
 
 
@@ -527,40 +503,25 @@ def host_platform():
     return normal_platform(platform.system(), platform.machine())
 
 
-def acceptable(wanted):
-    """Return the Platforms that a machine of the wanted one runs, best first.
+def fitness(offered, wanted):
+    """Return a sort key (lower is better) for an offered Platform, None if wanted does not run it.
 
     Variants step downwards: arm v7 runs v6 and v5; amd64 v3 runs v2 and the plain one; arm64 v9.2
     runs v9.1, v9, v8.7 and below (containerd's platformVector, except that v9.0 includes v8.5).
+    Windows runs images that were made for its build, the first three numbers of the version. An
+    entry that requires features comes after a plain one.
     """
-    match = re.fullmatch(r"v(\d)(?:\.(\d))?", wanted.variant)
-    if not match or wanted.architecture not in ("arm", "amd64", "arm64"):
-        return [wanted]
-    major, minor = int(match.group(1)), int(match.group(2) or 0)
-    if wanted.architecture == "arm64":
-        eights = range(min(minor + 5, 9) if major == 9 else minor - 1, 0, -1)
-        below = [f"v9.{each}" for each in range(minor - 1, 0, -1) if major == 9]
-        below += ["v9"] * (major == 9 and minor > 0) + [f"v8.{each}" for each in eights] + [""]
-    else:
-        least = 4 if wanted.architecture == "arm" else 1
-        below = [f"v{each}" for each in range(major - 1, least, -1)] + [""] * (least == 1)
-    return [wanted] + [wanted._replace(variant=variant) for variant in below]
-
-
-def fitness(offered, wanted):
-    """Return a sort key (lower is better) for an offered Platform, or None if there is no match.
-
-    wanted: Platform, one of acceptable()
-
-    Windows images run on the build that they were made for, the first three numbers of the
-    version; the newest of these is the best. An entry that requires unknown features comes after
-    a plain one.
-    """
+    digits = [re.findall(r"\d", each.variant) + ["0", "0"] for each in (offered, wanted)]
+    (major, minor, *_), (most, limit, *_) = (map(int, each) for each in digits)
     build = wanted.os_version.split(".")[:3]
-    if offered[:3] != wanted[:3] or build != [""] and offered.os_version.split(".")[:3] != build:
+    if (
+        offered[:2] != wanted[:2]
+        or build not in ([""], offered.os_version.split(".")[:3])
+        or major > most
+        or 5 * major + minor > 5 * most + limit
+    ):
         return None
-    numbers = [-int(part) for part in re.findall(r"\d{1,9}", offered.os_version)]
-    return (not set(offered.features) <= set(wanted.features), numbers if wanted.os_version else [])
+    return (-major, -minor, offered.features != wanted.features)
 
 
 # ---- Documents: all parsing of untrusted JSON (image-spec manifest.md, config.md) ----------------
@@ -582,7 +543,7 @@ SIZE_LIMIT = 1 << 44  # bytes of a blob or archive: the state of a download has 
 
 
 class Descriptor(
-    collections.namedtuple("Descriptor", "media_type digest size platform urls annotations")
+    collections.namedtuple("Descriptor", "media_type digest size platform annotations")
 ):
     """A link to content (image-spec descriptor.md).
 
@@ -590,7 +551,6 @@ class Descriptor(
     digest: str, a sha256 or sha512 digest
     size: int, bytes
     platform: Platform or None
-    urls: tuple of str, other places of a layer that only its owner may distribute
     annotations: {str: str}
     """
 
@@ -682,13 +642,8 @@ def choose(descriptors, wanted):
 
     Attestations are never chosen; among equals, the first is.
     """
-    offered = runnable(descriptors)
-    for platform in acceptable(wanted):
-        keys = [(fitness(each.platform, platform), each) for each in offered]
-        matches = [pair for pair in keys if pair[0] is not None]
-        if matches:
-            return min(matches, key=lambda pair: pair[0])[1]
-    return None
+    offered = [each for each in runnable(descriptors) if fitness(each.platform, wanted)]
+    return min(offered, key=lambda each: fitness(each.platform, wanted), default=None)
 
 
 def new_hash(digest):
@@ -745,14 +700,14 @@ def parse_json(body, what):
     return value
 
 
-def field(value, key, kind, what, default=None):
-    """Return value[key] of the given type, default if missing or null. Raises Damaged."""
+def field(value, key, kind, what):
+    """Return value[key] of the given type, an empty one if missing or null. Raises Damaged."""
     content = value.get(key)
     if content is None:
         # The runtimes are written in Go, whose JSON would take a key in any other case for this.
         if any(other.casefold() == key.casefold() for other in value if other != key):
             raise Damaged(f"{what}: {key} is spelled in another case")
-        return default
+        return kind()
     # In Python, true and false are numbers as well.
     if not isinstance(content, kind) or isinstance(content, bool):
         raise Damaged(f"{what}: {key} is {type(content).__name__}, not {kind.__name__}")
@@ -761,7 +716,7 @@ def field(value, key, kind, what, default=None):
 
 def items(value, key, kind, what, limit):
     """Return value[key] as a list of items of one type, [] if missing. Raises Damaged."""
-    entries = field(value, key, list, what, [])
+    entries = field(value, key, list, what)
     if len(entries) > limit or not all(isinstance(entry, kind) for entry in entries):
         raise Damaged(f"{what}: {key} is not a list of at most {limit} {kind.__name__}")
     return entries
@@ -769,12 +724,12 @@ def items(value, key, kind, what, limit):
 
 def media_type_of(value, what):
     """Return the mediaType of a JSON object without its parameters, "" if none."""
-    return field(value, "mediaType", str, what, "").partition(";")[0].strip().lower()
+    return field(value, "mediaType", str, what).partition(";")[0].strip().lower()
 
 
 def annotations_of(value, what):
     """Return the annotations of a JSON object: {str: str}. Raises Damaged."""
-    annotations = field(value, "annotations", dict, what, {})
+    annotations = field(value, "annotations", dict, what)
     if not all(isinstance(each, str) for each in annotations.values()):
         raise Damaged(f"{what}: an annotation is not a string")
     return annotations
@@ -782,21 +737,17 @@ def annotations_of(value, what):
 
 def platform_in(value, what):
     """Return the Platform in the fields of a JSON object: a descriptor's platform, or a config."""
-    return normal_platform(
-        field(value, "os", str, what, ""),
-        field(value, "architecture", str, what, ""),
-        field(value, "variant", str, what, ""),
-        field(value, "os.version", str, what, ""),
-        items(value, "os.features", str, what, 100),
-    )
+    keys = ("os", "architecture", "variant", "os.version")
+    names = [field(value, key, str, what) for key in keys]
+    return normal_platform(*names, items(value, "os.features", str, what, 100))
 
 
 def parse_descriptor(value, what):
     """Return the Descriptor in a JSON object. Raises Damaged on a bad digest or size."""
-    digest = field(value, "digest", str, what, "")
+    digest = field(value, "digest", str, what)
     if not DIGEST.fullmatch(digest):
         raise Damaged(f"{what} has the digest {quoted(digest, 90)}, which is not sha256 or sha512")
-    size = field(value, "size", int, what, -1)
+    size = field(value, "size", int, what)
     if not 0 <= size < SIZE_LIMIT:
         raise Damaged(f"{what} has an impossible size: {printable(size, 40)}")
     platform = field(value, "platform", dict, what)
@@ -804,8 +755,7 @@ def parse_descriptor(value, what):
         media_type=media_type_of(value, what),
         digest=digest,
         size=size,
-        platform=None if platform is None else platform_in(platform, what),
-        urls=tuple(items(value, "urls", str, what, 100)),
+        platform=platform_in(platform, what) if platform else None,
         annotations=annotations_of(value, what),
     )
 
@@ -824,26 +774,27 @@ def parse_manifest(body, digest, what):
 
     def descriptor(key):
         entry = field(value, key, dict, what)
-        return entry and parse_descriptor(entry, f"the {key} of {what}")
+        return parse_descriptor(entry, f"the {key} of {what}") if entry else None
 
     children, config = descriptors("manifests", CHILDREN_LIMIT), descriptor("config")
     # Clients differed in how they read a document with both (CVE-2021-41190).
-    if ("manifests" in value) == ("config" in value) or "layers" in value and not config:
+    if bool(config) == ("manifests" in value) or not config and {"config", "layers"} & set(value):
         old = value.get("schemaVersion") == 1
         why = ": it is in Docker's schema 1, which no current runtime loads" if old else ""
         raise Damaged(f"{what} is neither an image manifest nor an index{why}")
     media_type = media_type_of(value, what)
-    if media_type not in ((OCI_MANIFEST, DOCKER_MANIFEST) if config else (OCI_INDEX, DOCKER_LIST)):
+    types = (OCI_MANIFEST, DOCKER_MANIFEST) if config else (OCI_INDEX, DOCKER_LIST)
+    if media_type not in types:
         is_docker = config and config.media_type == DOCKER_CONFIG
-        media_type = DOCKER_MANIFEST if is_docker else OCI_MANIFEST if config else OCI_INDEX
+        media_type = types[1 if is_docker else 0]
     return Manifest(
-        descriptor=Descriptor(media_type, digest, len(body), None, (), {}),
+        descriptor=Descriptor(media_type, digest, len(body), None, {}),
         body=body,
         children=children,
         config=config,
         layers=descriptors("layers", LAYERS_LIMIT),
         subject=descriptor("subject"),
-        artifact_type=field(value, "artifactType", str, what, ""),
+        artifact_type=field(value, "artifactType", str, what),
         annotations=annotations_of(value, what),
     )
 
@@ -854,7 +805,7 @@ def parse_config(body, manifest, what):
     Every layer needs its diff_id, or no runtime loads the image.
     """
     value = parse_json(body, what)
-    rootfs = field(value, "rootfs", dict, what, {})
+    rootfs = field(value, "rootfs", dict, what)
     diff_ids = items(rootfs, "diff_ids", str, what, LAYERS_LIMIT)
     if len(diff_ids) != len(manifest.layers):
         count = plural(len(diff_ids), "layer")
@@ -910,9 +861,7 @@ class Settings(
         return "Settings(***)"  # never a password in a log or a traceback
 
 
-Settings.__new__.__defaults__ = (
-    (None, False, None, None, None) + (None, None, None) + (30, None, None)
-)
+Settings.__new__.__defaults__ = (None, False, *[None] * 6, 30, None, None)
 
 
 class Reporter:
@@ -2031,7 +1980,8 @@ def answer_error(response, what, own=True, advice=WHO):
         error = Resumable(f"{text}; wait, or {LOG_IN} for a higher limit")
     # Of a store, 4xx mean that its signed address has expired: the registry gives a new one.
     elif status in (408, 416, 425, 429) or status >= 500 or not own and status in (400, 401, 403):
-        error = Temporary(text, retry_after(response.headers.get("Retry-After")))
+        error = Temporary(text)
+        error.delay = retry_after(response.headers.get("Retry-After"))
     elif status == 404:
         hint = "check name and tag (a private repository may hide behind this)"
         error = NotFound(f"{text}; {hint}{advice.partition(WHO)[2]}")
@@ -2224,7 +2174,7 @@ class Login:
         value = parse_json(self.transport.persist("the token server", attempt), "a token")
         # distribution's token specification allows either name; access_token is that of OAuth 2.0.
         for key in ("token", "access_token"):
-            token = field(value, key, str, "a token", "")
+            token = field(value, key, str, "a token")
             if VISIBLE.fullmatch(token):
                 return remember_secret(token)
         raise Damaged(f"the token server {origin} gave no token")
@@ -2426,20 +2376,6 @@ class Registry:
         what = self.name_of(descriptor)
         try:
             response = self.request("GET", f"blobs/{descriptor.digest}", what, headers)
-        except NotFound:
-            # A layer that only its owner may distribute. Without our credentials: the URL is the
-            # manifest's, and may lead anywhere.
-            for url in descriptor.urls:
-                if url.startswith("https://"):
-                    response = self.transport.open("GET", url, headers, {})
-                    if response.status in (200, 206):
-                        break
-                    response.close()
-            else:
-                if not descriptor.urls:
-                    raise
-                where = "neither the registry nor the addresses in the manifest have it"
-                raise NotFound(f"{what}: {where}") from None
         except (NoAccess, Refused) as error:
             # Servers refuse ranges in many ways, and serve the whole (registry.k8s.io: 400).
             if headers:
@@ -4434,8 +4370,7 @@ def check_platform(image, wanted, reporter):
     Raises NotFound on another platform than the requested one, and warns if none was requested.
     """
     platforms = wanted_platforms(None if wanted == "all" else wanted)
-    runs = [one for each in platforms for one in acceptable(each)]
-    if image.platform.os and all(fitness(image.platform, one) is None for one in runs):
+    if image.platform.os and not any(fitness(image.platform, each) for each in platforms):
         text = f"{image.name} is not available for {platforms[0]} (available: {image.platform})"
         if wanted and wanted != "all":
             raise NotFound(text)

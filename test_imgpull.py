@@ -810,14 +810,14 @@ class TestReferences(unittest.TestCase):
         (HEX + ":t", "docker.io", "library/" + HEX, "t", ""),
         ("localhost:8080/quay.io/curl/curl:8", "localhost:8080", "quay.io/curl/curl", "8", "")]
     BAD = [  # word in the answer, texts
-        ("lower", "Ubuntu docker.io/Ubuntu user/App"), ("'ubuntu'", "Ubuntu"),
+        ("lower", "Ubuntu docker.io/Ubuntu user/App"),
         ("tag", "app: app:-t app:.t app:" + "t" * 129),
         ("digest", "app@ app@sha256 app@sha256:abc app@md5:%s app@sha512:%s app@sha256:%s" % ("a" * 32, HEX, "A" * 64)),
         ("digest|user info", "app@sha256:%s app@sha256:%s@sha256:%s user:pass@reg.example/app" % ("a" * 63, HEX, HEX)),
         ("", ":tag app:tag/x a//b /a a/ a..b a___b -a a- a_ .a a/../b ä a?b a#b a%2fb reg.test:x/app reg.test:/app"),
         ("", "reg_x.test/app -reg.test/app reg..test/app [::1/app ::1/app [zz]/app bücher.example/app reg.test/"),
         ("p{9}", "reg.example:5000/" + "p" * 256), ("image ID", HEX),
-        ("more than one ':'", "app:3:20"), ("with '@'", "app:sha256:" + HEX),
+        ("tag '3:20'", "app:3:20"), ("with '@'", "app:sha256:" + HEX),
         ("1024 characters", "a" * 1025 + " " + ":" * 600000),
         ("leave out", "https://reg.example/app docker://alpine"),
         ("name", ("",)), ("", ("app:a b", "a b", "a\n", "a\0", "app@sha256:" + HEX + "\n"))]
@@ -870,18 +870,16 @@ class TestPlatforms(Case):
                 ("linux/amd64", "linux amd64"), ("linux/arm/v7", "linux arm v7"), ("linux/arm64/v8", "linux arm64"),
                 ("windows/amd64", "windows amd64"), ("linux/x86_64", "linux amd64"), ("linux/aarch64", "linux arm64"),
                 ("linux/arm", "linux arm v7"), ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"),
-                ("linux/armhf", "linux arm v7"), ("freebsd", "freebsd amd64"), ("macOS", "darwin amd64"),
-                ("linux", "linux amd64"), ("windows", "windows amd64"),
+                ("linux/armhf", "linux arm v7"),
                 ("windows(10.0.17763)/amd64", "windows amd64  10.0.17763")]):
             with self.subTest(text):
                 self.assertEqual(imgpull.parse_platform(text), imgpull.Platform(*parts.split(" ")))
         for platform, text in [(("linux", "arm", "v7"), "linux/arm/v7"), (("linux", "386", ""), "linux/386")]:
             self.assertEqual(str(imgpull.Platform(*platform)), text)
         for text in ["", "linux/", "/amd64", "linux/arm/v7/x", "linux arm", "linux/am d64", "linux/\n", "all",
-                     "windows(10/amd64", "windows()/amd64", "amd64/linux"]:
+                     "windows(10/amd64", "windows()/amd64", "amd64/linux", "linux", "macOS"]:
             with self.subTest(text), self.assertRaises(imgpull.UsageError):
                 imgpull.parse_platform(text)
-        self.assertRaisesRegex(imgpull.UsageError, "mean linux/amd64", imgpull.parse_platform, "amd64/linux")
 
     def test_choice(self):
         """Which entry of an index is taken: the options, what the index offers, what is taken (None: refused)."""
@@ -918,18 +916,19 @@ class TestPlatforms(Case):
                     self.assertNotIn("unknown/unknown", run.err.replace("for unknown/unknown", ""))
                 server.close()
 
-    def test_acceptable(self):
-        """What a machine runs, best first."""
-        for wanted, steps in selected([
-                ("linux/amd64", ""), ("linux/amd64/v3", "v2 -"), ("linux/arm/v7", "v6 v5"), ("linux/arm/v5", ""),
-                ("linux/arm64", ""), ("linux/arm64/v8", ""), ("linux/arm64/v8.2", "v8.1 -"),
-                ("linux/arm64/v9", "v8.5 v8.4 v8.3 v8.2 v8.1 -"),
-                ("linux/arm64/v9.2", "v9.1 v9 v8.7 v8.6 v8.5 v8.4 v8.3 v8.2 v8.1 -"),
-                ("linux/arm64/v99", ""), ("linux/ppc64le", ""), ("linux/amd64/vx", "")]):
+    def test_variants(self):
+        """The variants that a machine runs, best first, and some that it does not."""
+        for wanted, runs, others in selected([
+                ("amd64", "-", "v2"), ("amd64/v3", "v3 v2 -", "v4"), ("arm/v7", "v7 v6 v5", "v8"),
+                ("arm/v5", "v5", "v6"), ("arm64", "-", "v8.1 v9"), ("ppc64le", "-", "v1"),
+                ("arm64/v8.2", "v8.2 v8.1 -", "v8.3 v9"),
+                ("arm64/v9", "v9 v8.5 v8.1 -", "v9.1 v8.6"), ("arm64/v9.2", "v9.2 v9.1 v9 v8.7 v8.1 -", "v9.3 v8.8")]):
             with self.subTest(wanted):
-                best, *others = imgpull.acceptable(imgpull.parse_platform(wanted))
-                self.assertEqual((str(best), " ".join(one.variant or "-" for one in others)),
-                                 (wanted.replace("arm64/v8", "arm64") if wanted.endswith("/v8") else wanted, steps))
+                wanted = imgpull.parse_platform("linux/" + wanted)
+                keys = [[imgpull.fitness(wanted._replace(variant=each.strip("-")), wanted) for each in offered.split()]
+                        for offered in (runs, others)]
+                self.assertNotIn(None, keys[0])
+                self.assertEqual(keys, [sorted(set(keys[0])), [None] * len(keys[1])])
 
     def test_windows_and_features(self):
         """os.version and os.features: what is wanted, the entries, which is taken (its place, None for none)."""
@@ -940,8 +939,8 @@ class TestPlatforms(Case):
         features = [entry(0, **{"os": "linux", "architecture": "amd64", "os.features": ["sse9"]}),
                     entry(1, os="linux", architecture="amd64"), entry(2, os="linux", architecture="amd64")]
         for wanted, entries, place in selected([
-                ("windows/amd64", windows, 0), ("windows(10.0.17763)/amd64", windows, 2),
-                ("windows(10.0.17763.4)/amd64", windows, 2), ("windows(10.0.20348)/amd64", windows, 1),
+                ("windows/amd64", windows, 0), ("windows(10.0.17763)/amd64", windows, 0),
+                ("windows(10.0.17763.4)/amd64", windows, 0), ("windows(10.0.20348)/amd64", windows, 1),
                 ("windows(10.0.14393)/amd64", windows, None), ("linux/amd64", features, 1),
                 ("linux/amd64", features[:1], 0)]):
             with self.subTest(wanted, entries=len(entries)):
@@ -1066,7 +1065,7 @@ class TestPureFunctions(unittest.TestCase):
                 [], [("a", b"x")], [("a", 5)], [("a", 0)], [("a", b""), ("b", 512), ("c", b"y" * 513), ("d", 1)],
                 [("n" * 150, 7), ("b", b"z")], [("huge", 9 << 30), ("b", b"z")]]):
             with self.subTest(str(contents)[:60]):
-                place = {name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, (), {})
+                place = {name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, {})
                          if isinstance(content, int) else content for name, content in contents}
                 literals, placed, size = imgpull.layout(place)
                 edges = [0] + [edge for descriptor, offset in placed for edge in (offset, offset + descriptor.size)]
@@ -1368,18 +1367,6 @@ class TestArchive(Case):
                 self.assertEqual(response.read(1 << 20), IMAGE.blobs[IMAGE.layers[0]][start:end])
         registry.transport.close()
         self.assertEqual(server.kinds().count("token"), 1)
-
-    def test_foreign_layer(self):
-        """A layer that only its owner may distribute comes from the https address in the manifest."""
-        owner = self.serve(tls=self.pems())
-        self.hosts["store.test"] = owner
-        for scheme in ("https", "http"):
-            url = "%s://store.test:%d/store/%s" % (scheme, owner.port, IMAGE.layers[1])
-            server = self.serve(make_image(BIG, b"a small layer", change=spoiled("layers", 1, "urls", to=[url])))
-            del server.blobs[IMAGE.layers[1]]
-            run = self.pull(server, "--cacert", os.path.join(self.pems(), "ca.pem"), expect=int(scheme == "http"))
-            self.assertEqual(len(owner.requests), 1)
-        self.fails(run, "neither the registry nor")
 
 
 class TestDestination(Case):
@@ -1720,7 +1707,7 @@ class TestRefusals(Case):
             (path + (key,), value, key) for path in [("config",), ("manifests", 0)] for key, value in [
                 ("digest", "sha256:../x"), ("digest", 7), ("size", -5), ("size", "5")]] + [
             (("layers", 0, "digest"), digest, "digest") for digest in refused_digests()] + [
-            (("layers", 0, "size"), size, "size|free") for size in [
+            (("layers", 0, "size"), size, "size|free|0 bytes") for size in [
                 -1, 10.5, "12", True, None, [1], 1e3, 1 << 43, 1 << 55, 1 << 62, 1 << 70]] + [
             (path + ("size",), size + delta, "bytes") for delta in (-1, 1) for path, size in [      # off by one
                 (("config",), len(SECOND.config)), (("manifests", 0), len(IMAGE.manifest)),
@@ -4936,7 +4923,7 @@ class TestLists(Bundles):
                 try:
                     requests = imgpull.read_list(self.write("images.txt", body))
                 except imgpull.UsageError as error:
-                    mistakes = [str(error)] + error.others
+                    mistakes = [str(error)] + list(error.others)
                     self.assertEqual(len(mistakes), len(expected), mistakes)
                     for mistake, words in zip(mistakes, expected):
                         self.assertRegex(mistake, "images.txt.*" + words)
