@@ -923,6 +923,7 @@ HELPER_SECONDS = 20  # for the answer of a credential helper
 # Docker Hub's key in docker's files, and its name for docker's helpers.
 HUB_KEY = "https://index.docker.io/v1/"
 HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
+INLINE = "$DOCKER_AUTH_CONFIG"  # the content of config.json in a variable
 
 
 class Credential(collections.namedtuple("Credential", "user password identity token source")):
@@ -973,13 +974,14 @@ def credential_files(environ):
     home, docker = os.path.expanduser("~"), environ.get("DOCKER_CONFIG")
     # As root, over ssh or under cron, XDG_RUNTIME_DIR is not set: containers-auth.json(5).
     user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = environ.get("XDG_RUNTIME_DIR")
-    folder = f"{folder}/containers" if folder else f"/run/containers/{user}"
-    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
-    podman = [f"{folder}/auth.json", f"{config}/containers/auth.json"]
-    return (
-        [f"{docker}/config.json"] + podman if docker else podman + [f"{home}/.docker/config.json"]
-    )
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    return [
+        *[INLINE] * ("DOCKER_AUTH_CONFIG" in environ),
+        *[f"{docker}/config.json"] * bool(docker),
+        f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{user}/auth.json",
+        f"{environ.get('XDG_CONFIG_HOME') or f'{home}/.config'}/containers/auth.json",
+        *[f"{home}/.docker/config.json"] * (not docker),
+    ]
 
 
 def open_at_once(path, flags):
@@ -987,14 +989,14 @@ def open_at_once(path, flags):
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_config(path):
-    """Return the bytes of a file with credentials. Raises OSError."""
+def read_config(path, environ):
+    """Return the bytes of a file or variable with credentials. Raises OSError."""
+    if path == INLINE:
+        return os.fsencode(environ[INLINE[1:]])
     with open(path, "rb", opener=open_at_once) as file:
-        if not os.path.isfile(file.fileno()):
-            raise OSError(errno.EINVAL, "not a regular file")
         content = file.read(CONFIG_LIMIT + 1)
-    if len(content) > CONFIG_LIMIT:
-        raise OSError(errno.EFBIG, f"larger than {human(CONFIG_LIMIT)}")
+        if not os.path.isfile(file.fileno()) or len(content) > CONFIG_LIMIT:
+            raise OSError(errno.EINVAL, f"not a file of at most {human(CONFIG_LIMIT)}")
     return content
 
 
@@ -1004,45 +1006,37 @@ def stored_credential(reference, environ, warn):
     environ: {str: str}, the environment variables
     warn: function of a str, called for each file or helper that cannot be used
     """
-    only, variable = environ.get("REGISTRY_AUTH_FILE"), environ.get("DOCKER_AUTH_CONFIG")
-    for path in ["$DOCKER_AUTH_CONFIG"] * bool(variable and not only) + credential_files(environ):
+    for path in credential_files(environ):
         where = printable(path)
         try:
-            is_file = path[:1] != "$"
-            content = read_config(path) if is_file else variable.encode("utf-8", "surrogateescape")
+            content = read_config(path, environ)
             # docker and podman leave empty files behind.
             config = parse_json(content, where) if content.strip() else {}
-        except OSError as error:
-            # Most hosts lack most of the files, but one that was asked for should be there.
-            if only or not isinstance(error, FileNotFoundError):
-                warn(f"{where} cannot be read ({error.strerror}); going on without it")
-            continue
-        except ImgpullError as error:
-            warn(f"{error}; going on without it")
-            continue
-        for attempt in (helper_credential, entry_credential):
-            try:
+            for attempt in (helper_credential, entry_credential):
                 credential = attempt(config, reference, where)
                 if credential:
                     return credential
-            except ImgpullError as error:
-                warn(f"{error}; going on without it")
-            except ValueError:  # not base64, no colon, half a character
-                warn(f"{where}: its login for {reference.name} is malformed; going on without it")
+        except OSError as error:
+            # Most hosts lack most of the files, but one that was asked for should be there.
+            if environ.get("REGISTRY_AUTH_FILE") or not isinstance(error, FileNotFoundError):
+                warn(f"{where} cannot be read ({error.strerror}); going on without it")
+        except ImgpullError as error:
+            warn(f"{error}; going on without it")
+        except ValueError:  # not base64, no colon, half a character
+            warn(f"{where}: its login for {reference.name} is malformed; going on without it")
     return None
 
 
 def normal_key(key):
     """Return the host or host/path that a key of "auths" or "credHelpers" stands for."""
-    scheme = re.match("https?://", key)
-    bare = key[scheme.end() :] if scheme else key
-    host, slash, path = re.sub("/(v[12]/?)?$", "", bare).partition("/")
+    pattern = "(https?://)?([^/]*)(.*?)(/(v[12]/?)?)?"
+    scheme, host, path, *_ = re.fullmatch(pattern, key, re.S).groups()
     host = host.lower()
-    if host in HUB_HOSTS:
-        # Beside HUB_KEY, docker's web login stores what it needs itself to get new tokens.
-        host = "" if path.endswith("-token") else "docker.io"
+    # Beside HUB_KEY, docker's web login stores what it needs itself to get new tokens.
+    if host in HUB_HOSTS and not path.endswith("-token"):
+        host = "docker.io"
     # docker writes URLs, of which only the host counts; a path without a scheme is podman's.
-    return host if scheme else host + slash + path
+    return host if scheme else host + path
 
 
 def spellings(keys, name):
@@ -1059,24 +1053,21 @@ def entry_credential(config, reference, where):
     """
     import base64
 
-    auths = field(config, "auths", dict, where, {})
-    parts = reference.name.lower().split("/")
-    names = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
-    for key in [key for name in names for key in spellings(auths, name)]:
-        what, entry = f"{where}: the entry of {quoted(key)}", auths[key]
-        entry = entry if isinstance(entry, dict) else {}
-        keys = ("username", "password", "identitytoken", "registrytoken", "auth")
-        user, password, identity, token, packed = [
-            field(entry, each, str, what, "") for each in keys
-        ]
-        if packed:
-            # The program base64 breaks its lines, and Go's decoder takes that.
-            pair = base64.b64decode("".join(packed.split()), validate=True)
-            user, password = pair.decode("utf-8", "surrogateescape").split(":", 1)
-            password = password.strip("\0")  # as docker does
-        credential = make_credential(where, user, password, identity, token)
-        if credential:
-            return credential
+    auths, name = field(config, "auths", dict, where), reference.name.lower()
+    while name:
+        for key in spellings(auths, name):
+            what, entry = f"{where}: the entry of {quoted(key)}", field(auths, key, dict, where)
+            keys = ("username", "password", "identitytoken", "registrytoken", "auth")
+            *parts, packed = [field(entry, each, str, what) for each in keys]
+            if packed:
+                # The program base64 breaks its lines, and Go's decoder takes that.
+                pair = base64.b64decode("".join(packed.split()), validate=True)
+                user, password = pair.decode("utf-8", "surrogateescape").split(":", 1)
+                parts[:2] = user, password.strip("\0")  # as docker does
+            credential = make_credential(where, *parts)
+            if credential:
+                return credential
+        name = name.rpartition("/")[0]
     return None
 
 
@@ -1087,38 +1078,31 @@ def helper_credential(config, reference, where):
     """
     import subprocess
 
-    helpers, registry = field(config, "credHelpers", dict, where, {}), reference.registry
+    helpers, registry = field(config, "credHelpers", dict, where), reference.registry
     keys = spellings(helpers, registry.lower())
     # An empty name: this registry has no helper, not even that of credsStore.
-    helper = next((helpers[key] for key in keys if helpers[key]), "")
-    helper = helper if keys else field(config, "credsStore", str, where, "")
+    helper = helpers[keys[0]] if keys else field(config, "credsStore", str, where)
     if not helper:
         return None
     if not re.fullmatch(r"[A-Za-z0-9._-]+", str(helper)):
         raise ImgpullError(f"{where}: {quoted(helper, 60)} is not the name of a credential helper")
-    program, pipe = f"docker-credential-{helper}", subprocess.PIPE
-    options = {"stdout": pipe, "stderr": subprocess.DEVNULL, "timeout": HELPER_SECONDS}
-    failure = None
+    program = f"docker-credential-{helper}"
+    options = {"stderr": subprocess.DEVNULL, "timeout": HELPER_SECONDS}
     # docker asks helpers for Docker Hub's URL, podman for docker.io.
     for server in [HUB_KEY, "docker.io"] if registry == "docker.io" else [registry]:
         try:
-            done = subprocess.run([program, "get"], input=server.encode(), **options)
-        except OSError as error:
-            raise ImgpullError(f"{where}: {program} cannot be run ({error.strerror})") from None
-        except subprocess.TimeoutExpired:
-            raise ImgpullError(f"{program} gave no answer in {HELPER_SECONDS} s") from None
-        if done.returncode == 0:
-            value = parse_json(done.stdout, f"the answer of {program}")
-            parts = [field(value, key, str, program, "") for key in ("Username", "Secret")]
-            credential = make_credential(where, *parts)
-            if credential:
-                return credential
-        # A helper says "credentials not found in native keychain" with the same status as an error.
-        elif b"not found" not in done.stdout:
-            # Its output is not shown: it may hold a secret.
-            failure = f"{program} failed with exit status {done.returncode}"
-    if failure:
-        raise ImgpullError(failure)
+            said = subprocess.check_output([program, "get"], input=server.encode(), **options)
+        except (OSError, subprocess.SubprocessError) as error:
+            # A helper says "credentials not found in native keychain" with the same status as an
+            # error. Its output is not shown: it may hold a secret.
+            if b"not found" in (getattr(error, "output", b"") or b""):
+                continue
+            raise ImgpullError(f"{where}: {program} failed: {printable(error)}") from None
+        value = parse_json(said, f"the answer of {program}")
+        parts = [field(value, key, str, program) for key in ("Username", "Secret")]
+        credential = make_credential(where, *parts)
+        if credential:
+            return credential
     return None
 
 
