@@ -1127,8 +1127,7 @@ class Origin(collections.namedtuple("Origin", "scheme host port")):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self):
-        usual = f":{PORTS.get(self.scheme)}"
-        return self.netloc[: -len(usual)] if self.netloc.endswith(usual) else self.netloc
+        return re.sub(f":{PORTS.get(self.scheme)}$", "", self.netloc)
 
 
 def origin_of(url, ports=PORTS):
@@ -1149,8 +1148,8 @@ def origin_of(url, ports=PORTS):
 
 def redacted(url):
     """Return a URL without its secrets: no query, as in signed URLs; nothing before the last @."""
-    address = re.split("[?#]", url, maxsplit=1)[0]
-    return printable(re.sub("^([a-z0-9+.-]+://)?.*@", r"\1", address, flags=re.I | re.S), 200)
+    parts = r"(?is)^([a-z0-9+.-]+://)?([^?#]*@)?([^?#]*).*"
+    return printable(re.sub(parts, r"\1\3", url), 200)
 
 
 def covers(entry, host, port):
@@ -1159,24 +1158,14 @@ def covers(entry, host, port):
     entry: *, a domain (with or without a leading dot or *.), an address or a CIDR range, each
     with or without a port
     """
-    with_port = re.fullmatch(r"(\[[^]]*\]|[^:]*):(\d+)", entry)
-    if with_port:
-        if int(with_port.group(2)) != port:
-            return False
-        entry = with_port.group(1)
-    entry = entry.strip("[]").rstrip(".")
-    domain = re.sub(r"^\*?\.", "", entry)
-    return bool(
-        entry == "*" or domain and f".{host}".endswith(f".{domain}") or in_range(host, entry)
-    )
-
-
-def in_range(host, network):
-    """Return True if a host is an address within a network in CIDR notation, or that address."""
     import ipaddress
 
+    # Another port stays, and then nothing matches.
+    entry = re.sub(rf"(^[^:]*|\]):{port}$", r"\1", entry).strip("[]").rstrip(".")
+    if entry == "*" or f".{host}".endswith(re.sub(r"^\*?\.?", ".", entry)):
+        return True
     with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     return False
 
 
@@ -1192,16 +1181,16 @@ def usable_proxy(origin, environ):
         return (environ.get(name) or environ.get(name.upper()) or "").strip()
 
     proxy = variable(f"{origin.scheme}_proxy") or variable("all_proxy")
-    host = origin.host.rstrip(".").lower()
+    host = origin.host.rstrip(".")
     entries = re.split(r"[\s,]+", variable("no_proxy").lower())
     # To a proxy, "localhost" is its own host. Go's tools do not ask it for loopback either.
-    if not proxy or is_loopback(host) or any(covers(e, host, origin.port) for e in entries if e):
+    if not proxy or is_loopback(host) or any(covers(each, host, origin.port) for each in entries):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     with contextlib.suppress(ImgpullError):
         # An @ in the rest means a password that urlsplit would cut at a /.
-        pattern = f"({'|'.join(PROXY_PORTS)})://([^/?#]*@)?[^/?#@]+/?"
-        if re.fullmatch(pattern, proxy, re.I) and origin_of(proxy, PROXY_PORTS):
+        form = "[^/]*//([^/?#]*@)?[^/?#@]+/?"
+        if re.fullmatch(form, proxy) and origin_of(proxy, PROXY_PORTS):
             return proxy
     raise UsageError(
         f"the proxy {redacted(proxy)} (from http_proxy, https_proxy or all_proxy) must be "
@@ -1216,24 +1205,21 @@ def is_socks(proxy):
 
 
 def sized(text):
-    """Return text as SOCKS sends it: its length in a byte, then its bytes."""
+    """Return text (at most 255 bytes) as SOCKS sends it: its length in a byte, then its bytes."""
     data = text.encode("utf-8", "surrogateescape")
-    if len(data) > 255:
-        raise UsageError("a host, user or password of 256 bytes is too long for a SOCKS proxy")
     return bytes([len(data)]) + data
 
 
 def proxy_login(proxy):
-    """Return (user, password) in a proxy's URL, None if there is none."""
-    from urllib.parse import unquote, urlsplit
+    """Return (user, password) in a proxy's URL, () if there is none."""
+    from urllib.parse import unquote
 
-    parts = urlsplit(proxy)
-    if parts.username is None:
-        return None
-    user, password = (
-        unquote(part or "", errors="surrogateescape") for part in (parts.username, parts.password)
-    )
-    return user, remember_secret(password)
+    user_info, at, _ = proxy.partition("://")[2].rpartition("@")
+    user, _, password = [
+        unquote(part, errors="surrogateescape") for part in user_info.partition(":")
+    ]
+    remember_secret(password)
+    return (user, password) if at else ()
 
 
 def proxy_authorization(proxy):
@@ -1320,21 +1306,19 @@ def tls_files(origin, settings, own):
     own: bool, True if the option --cert is for this server. A store that a registry redirects to
         is not shown who we are.
     """
-    stored = {".crt": [], ".cert": []}
+    files = []
     for directory in CERTS_DIRS:
         # The directory with the port comes first, the one without is for the usual port alone.
         for name in sorted({origin.netloc, str(origin)}, reverse=True):
             folder = os.path.join(os.path.expanduser(directory), name)
             # Most hosts have none, or it may be readable by root alone.
             with contextlib.suppress(OSError):
-                for file in sorted(os.listdir(folder)):
-                    kind = stored.get(os.path.splitext(file)[1], [])
-                    kind.append(os.path.join(folder, file))
-    authorities = stored[".crt"] + ([settings.cacert] if settings.cacert else [])
-    cert, key = (settings.cert, settings.key) if own else (None, None)
-    for path in stored[".cert"][:1] if not cert else ():
-        cert, key = path, path[: -len(".cert")] + ".key"
-    return TLSFiles(tuple(authorities), cert, key, settings.insecure)
+                files += [os.path.join(folder, file) for file in sorted(os.listdir(folder))]
+    authorities = [file for file in files if file.endswith(".crt")]
+    authorities += [settings.cacert] if settings.cacert else []
+    pairs = [(settings.cert, settings.key)] if own and settings.cert else []
+    pairs += [(file, re.sub("cert$", "key", file)) for file in files if file.endswith(".cert")]
+    return TLSFiles(tuple(authorities), *(pairs or [(None, None)])[0], settings.insecure)
 
 
 def tls_context(files):
@@ -1351,14 +1335,13 @@ def tls_context(files):
         with contextlib.suppress(EOFError):
             if sys.stdin and sys.stdin.isatty():
                 return getpass.getpass("Pass phrase of the client's key: ")
-        failures.append("its key is encrypted, and there is nobody to ask for the pass phrase")
         return "-"
 
     context = ssl.create_default_context()
     # Python 3.13 refuses CAs without a key usage, as many private ones are; docker, curl and older
     # Pythons take them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    name, failures = "", []
+    name = ""
     try:
         # ssl does not say which of the files is missing.
         for name in filter(None, files.authorities + (files.cert, files.key)):
@@ -1369,12 +1352,11 @@ def tls_context(files):
             name = files.cert
             context.load_cert_chain(files.cert, files.key, passphrase)
     except OSError as error:
-        reason = getattr(error, "reason", "") or error.strerror or error
-        failures.append(printable("it is a directory" if os.path.isdir(name) else reason))
         raise UsageError(
-            f"the certificate or key {printable(name)} cannot be used ({failures[0]}): it must be "
-            "PEM, a certificate and its key must belong together, and a pass phrase must be right "
-            "(openssl pkey -in KEY -out PLAIN decrypts a key)"
+            f"the certificate or key {printable(name)} cannot be used "
+            f"({printable(error.strerror or error)}): it must be a file in PEM, a certificate and "
+            "its key must belong together, and an encrypted key needs a terminal and the right "
+            "pass phrase (openssl pkey -in KEY -out PLAIN decrypts a key)"
         ) from None
     if files.insecure:
         context.check_hostname = False
@@ -1841,7 +1823,7 @@ class Transport:
 
         host, port = address
         server, target = origin_of(proxy, PROXY_PORTS), b"\3" + sized(host)
-        login = b"".join(map(sized, proxy_login(proxy) or ()))
+        login = b"".join(map(sized, proxy_login(proxy)))
         if server.scheme == "socks5":  # socks5h leaves the name to the proxy
             family, *_, found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
             kind = b"\1" if family == socket.AF_INET else b"\4"
