@@ -1823,7 +1823,7 @@ class Transport:
 
         host, port = address
         server, target = origin_of(proxy, PROXY_PORTS), b"\3" + sized(host)
-        login = b"".join(map(sized, proxy_login(proxy)))
+        login = b"".join(map(sized, proxy_login(proxy) or ()))
         if server.scheme == "socks5":  # socks5h leaves the name to the proxy
             family, *_, found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
             kind = b"\1" if family == socket.AF_INET else b"\4"

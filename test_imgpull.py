@@ -2471,42 +2471,35 @@ class FakeSocks(LoopbackServer):
 
 
 class TestProxies(Case):
-    P = "http://p:3128"
-    CHOICES = [  # scheme, host, port, environment, the proxy (None: direct)
-        ("https", "reg.example", 443, {}, None), ("https", "reg.example", 443, {"https_proxy": P}, P),
-        ("https", "reg.example", 443, {"HTTPS_PROXY": P}, P),
-        ("https", "reg.example", 443, {"https_proxy": "http://low:1", "HTTPS_PROXY": "http://up:1"}, "http://low:1"),
-        ("https", "reg.example", 443, {"http_proxy": P}, None), ("http", "reg.example", 80, {"http_proxy": P}, P),
-        ("http", "reg.example", 80, {"HTTP_PROXY": P}, P), ("http", "reg.example", 80, {"https_proxy": P}, None),
-        ("https", "reg.example", 443, {"all_proxy": P}, P), ("http", "reg.example", 80, {"ALL_PROXY": P}, P),
-        ("https", "reg.example", 443, {"all_proxy": "http://all:1", "https_proxy": P}, P),
-        ("https", "reg.example", 443, {"https_proxy": "p:3128"}, P),
-        ("https", "reg.example", 443, {"https_proxy": ""}, None),
-        ("https", "reg.example", 443, {"all_proxy": "socks5://u:p@p:1080"}, "socks5://u:p@p:1080"),
-        ("http", "reg.example", 80, {"http_proxy": "socks5h://p:1080"}, "socks5h://p:1080")
-    ]
-    NO_PROXY = [  # no_proxy, host, port, whether the host is reached directly
-        ("", "reg.example", 443, False), ("*", "reg.example", 443, True), ("reg.example", "reg.example", 443, True),
-        ("REG.Example", "reg.example", 443, True), ("reg.example", "REG.Example", 443, True),
-        ("reg.example", "a.reg.example", 443, True), (".example", "reg.example", 443, True),
-        ("*.example", "reg.example", 443, True), ("example", "regexample", 443, False),
-        (".reg.example", "notreg.example", 443, False), ("reg.example:443", "reg.example", 443, True),
-        ("reg.example:5000", "reg.example", 443, False), ("reg.example:5000", "reg.example", 5000, True),
-        ("a, b ,reg.example ", "reg.example", 443, True), ("a,,b", "reg.example", 443, False),
-        ("10.0.0.0/8", "10.1.2.3", 443, True), ("10.0.0.0/8", "11.1.2.3", 443, False),
-        ("10.1.2.3", "10.1.2.3", 5000, True), ("192.168.1.0/255.255.255.0", "192.168.1.9", 443, True),
-        ("2001:db8::/32", "2001:db8::1", 443, True), ("2001:db8::/32", "2001:db9::1", 443, False),
-        ("[2001:db8::1]:5000", "2001:db8::1", 5000, True), ("2001:db8::1", "2001:db8::1", 443, True),
-        ("10.0.0.0/99", "10.1.2.3", 443, False), ("example/8", "reg.example", 443, False)]
+    CHOICES = [row.rsplit(" ", 1) for row in [      # scheme, environment, the proxy (-: direct)
+        "https -", "https https_proxy=http://p:3 http://p:3", "https HTTPS_PROXY=http://p:3 http://p:3",
+        "https https_proxy=http://low:1 HTTPS_PROXY=http://up:1 http://low:1", "https http_proxy=http://p:3 -",
+        "http http_proxy=http://p:3 http://p:3", "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -",
+        "https all_proxy=http://p:3 http://p:3", "http ALL_PROXY=http://p:3 http://p:3", "https https_proxy=p:3 http://p:3",
+        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3", "https https_proxy= -",
+        "https all_proxy=socks5://u:p@p:1 socks5://u:p@p:1", "http http_proxy=socks5h://p:1 socks5h://p:1"]]
+    NO_PROXY = [  # no_proxy, hosts that are reached directly, hosts that are not
+        ("", "", "reg.example"), ("*", "reg.example 10.1.2.3", ""), ("REG.Example", "reg.example REG.Example", ""),
+        ("reg.example", "reg.example reg.example. a.reg.example reg.example:5000", "notreg.example"),
+        (".example", "reg.example", "regexample"), ("*.example", "reg.example", "regexample"),
+        ("reg.example:443", "reg.example", ""), ("reg.example:5000", "reg.example:5000", "reg.example"),
+        ("a, b ,reg.example ", "reg.example", ""), ("a,,b", "", "reg.example"), ("example/8", "", "reg.example"),
+        ("10.0.0.0/8", "10.1.2.3", "11.1.2.3"), ("10.1.2.3", "10.1.2.3:5000", "10.1.2.30"),
+        ("192.168.1.0/255.255.255.0", "192.168.1.9", "192.168.2.9"), ("10.0.0.0/99", "", "10.1.2.3"),
+        ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("2001:db8::1", "[2001:db8::1]", "[2001:db8::2]"),
+        ("[2001:db8::1]:5000", "[2001:db8::1]:5000", "[2001:db8::1]")]
 
     def test_choices(self):
-        rows = self.CHOICES + [("https", host, port, {"https_proxy": self.P, name: value}, None if direct else self.P)
-                               for name in ("no_proxy", "NO_PROXY") for value, host, port, direct in self.NO_PROXY]
-        rows += [(scheme, host, 5000, {scheme + "_proxy": self.P, "all_proxy": self.P}, None)   # as in Go's tools
-                 for scheme in ("http", "https") for host in ("localhost", "127.0.0.1", "127.255.0.9", "::1")]
-        for scheme, host, port, environment, proxy in rows:
-            with self.subTest(host=host, port=port, **environment):
-                self.assertEqual(imgpull.usable_proxy(imgpull.Origin(scheme, host.lower(), port), environment), proxy)
+        rows = [(words.split()[0] + "://reg.example", dict(word.split("=") for word in words.split()[1:]), proxy)
+                for words, proxy in self.CHOICES]
+        rows += [("https://" + host, {"https_proxy": "http://p:3", name: value}, proxy)
+                 for name in ("no_proxy", "NO_PROXY") for value, *both in self.NO_PROXY
+                 for proxy, hosts in zip(["-", "http://p:3"], both) for host in hosts.split()]
+        rows += [("%s://%s:5000" % (scheme, host), {scheme + "_proxy": "p:3", "all_proxy": "p:3"}, "-")
+                 for scheme in ("http", "https") for host in ("localhost", "127.0.0.1", "127.255.0.9", "[::1]")]
+        for url, environment, proxy in selected(rows):
+            with self.subTest(url, **environment):
+                self.assertEqual(imgpull.usable_proxy(imgpull.origin_of(url), environment) or "-", proxy)
 
     def test_origins(self):
         """Whom a URL leads to; what can be none never gets into a request, and its secrets into no message."""
@@ -2549,16 +2542,18 @@ class TestProxies(Case):
         server = self.serve()
         closed = self.serve(image=None)
         closed.close()
-        for name, proxy, words in [
-                ("wants a user", self.serve(image=None, kind=lambda: FakeProxy(server, user="Basic x")), ["proxy",
-                 "USER:PASSWORD@"]),
-                ("refuses", self.serve(image=None, kind=lambda: FakeProxy(server, status=403)), ["403"]),
-                ("is down", closed, ["proxy", "refused"])]:
-            for scheme in ("http", "https"):
+        for name, proxy, schemes, words in selected([
+                ("wants a user", self.serve(image=None, kind=lambda: FakeProxy(server, user="Basic x")), "http https",
+                 "proxy.*USER:PASSWORD@"),
+                ("wants one, with 401", self.serve(image=None, kind=lambda: FakeProxy(server, status=401)), "https",
+                 "proxy.*USER:PASSWORD@"),      # over plain http nobody can tell it from the registry's
+                ("refuses", self.serve(image=None, kind=lambda: FakeProxy(server, status=403)), "http https", "403"),
+                ("is down", closed, "http https", "proxy.*refused")]):
+            for scheme in schemes.split():
                 with self.subTest(name, scheme=scheme), mock.patch.dict(os.environ,
                                                                         all_proxy="http://jo:hunter2@" + proxy.host):
                     run = self.run_main("--scheme", scheme, "--retries", "1", "reg.test/app:v1", self.tar)
-                    self.fails(run, *words)
+                    self.fails(run, words, code=4 if name == "is down" else 3)
                     self.assertNotIn("hunter2", run.err)
         for url in ("http://", "socks4://h:1", "socks5://", "http://[::1", "http://a:b:c", "ftp://", "http://h:70000",
                     "http://jo:hun/ter2@h:1", "jo:12/ter2@h:1", "http://jo:7?ter2@h", "http://jo:ter2@h#ter2@h:1",
@@ -2567,13 +2562,6 @@ class TestProxies(Case):
                 run = self.run_main("--scheme", "http", "--retries", "0", "reg.test/app:v1", self.tar)
                 self.fails(run, "proxy", code=2)
                 self.assertNotIn("ter2", run.err)
-
-    def test_unauthorized(self):
-        """Some proxies answer 401 where RFC 9110 has 407. Over plain http nobody can tell it from the registry's."""
-        proxy = self.serve(image=None, kind=lambda: FakeProxy(None, status=401))
-        with mock.patch.dict(os.environ, https_proxy=proxy.host):
-            run = self.run_main("--retries", "0", "reg.test/app:v1", self.tar)
-        self.fails(run, "proxy", "USER:PASSWORD@", code=3)
 
     def test_socks(self):
         """SOCKS5: who resolves the name, as whom we come, and what is said of a failure; no password is shown."""
@@ -2638,53 +2626,45 @@ class TestTLS(Case):
                 ("certs.d", {}, (), {}, {"ca.crt": ca}), ("certs.d, any name", {}, (), {}, {"mine.crt": ca}),
                 ("--cert and --key", mtls, ("-x", self.pem("ca.pem")) + pair, {}, {}),
                 ("certs.d, all of it", mtls, (), {}, {"ca.crt": ca, "client.cert": client, "client.key": key}),
+                ("certs.d, without its key", mtls, (), {}, {"ca.crt": ca, "client.cert": client}),
                 ("--insecure, expired", {"certificate": "expired.pem"}, ("-i",), {}, {}),
                 ("--insecure, wrong host", {"certificate": "wrong.pem"}, ("-i",), {}, {})]:
             with self.subTest(name):
                 server = self.serve(tls=self.pems(), **server)
                 for file, data in certs.items():
                     self.write("certs.d/%s/%s" % (server.host, file), data)
+                self.write("certs.d/127.0.0.1/client.cert", client)         # for port 443 alone
                 with mock.patch.dict(os.environ, environment):
-                    self.pull(server, *options)
+                    self.pull(server, *options, expect=2 if "without" in name else 0)
                 self.assertEqual("not verified" in self.said.err, "insecure" in name, self.said.err)
+                self.assertEqual("client.key cannot be used" in self.said.err, "without" in name, self.said.err)
 
     def test_refused(self):
-        """What is wrong with TLS, in words that name what helps."""
-        ca = ("--cacert", self.pem("ca.pem"))
-        mtls = {"client_ca": self.pem("ca.pem")}
-        for name, server, options, words in [
-                ("unknown CA", {}, (), ["certificate", "--cacert"]),
-                ("another CA", {}, ("--cacert", self.pem("client.pem")), ["certificate", "--cacert",
-                 re.escape(self.pem("client.pem"))]),
-                ("expired", {"certificate": "expired.pem"}, ca, ["out of date" if sys.version_info >= (3,
-                 7) else "certificate", "--insecure"]),
-                ("wrong host", {"certificate": "wrong.pem"}, ca, ["another name", "--insecure"]),
-                ("no certificate of ours", mtls, ca, ["--cert"]),
-                ("plain http", {"tls": None}, ca + ("-s", "https"), ["--scheme http"]),
-                ("asked in plain http", {}, ("-s", "http"), [])]:
+        """What is wrong with TLS, or with the files that we are given (wrong usage), and what helps."""
+        pem, none, rubbish, path = self.pem, self.path("none"), self.write("rubbish", b"rubbish"), re.escape
+        ca, mtls = ("--cacert", pem("ca.pem")), {"client_ca": pem("ca.pem")}
+        client = ca + ("--cert", pem("client.pem"), "--key")
+        date = "out of date" if sys.version_info >= (3, 7) else "certificate"
+        for name, code, server, options, words in selected([
+                ("unknown CA", 1, {}, (), "certificate.*--cacert"),
+                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
+                ("expired", 1, {"certificate": "expired.pem"}, ca, date + ".*--insecure"),
+                ("wrong host", 1, {"certificate": "wrong.pem"}, ca, "another name.*--insecure"),
+                ("no certificate of ours", 1, mtls, ca, "--cert"),
+                ("plain http", 1, {"tls": None}, ca + ("-s", "https"), "--scheme http"),
+                ("asked in plain http", FAILED, {}, ("-s", "http"), ""),
+                ("CA file missing", 2, {}, ("-x", none), path(none)),
+                ("CA file rubbish", 2, {}, ("-x", rubbish), path(rubbish)),
+                ("CA a directory", 2, {}, ("-x", self.dir), path(self.dir) + ".*must be a file"),
+                ("certificate missing", 2, {}, ca + ("--cert", none, "--key", pem("client.key")), path(none)),
+                ("key missing", 2, {}, client + (none,), path(none)),
+                ("key rubbish", 2, {}, client + (rubbish,), "client.pem"),
+                ("key of another", 2, {}, client + (pem("server.key"),), "client.pem.*belong together"),
+                ("key locked, no terminal", 2, {}, client + (pem("locked.key"),), "pass phrase")]):
             with self.subTest(name):
                 server = self.serve(**dict({"tls": self.pems()}, **server))
                 run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
-                self.fails(run, *words)
-                self.assertEqual(self.left(), [])
-
-    def test_files(self):
-        """What is wrong with the files that we are given: wrong usage."""
-        ca = ("--cacert", self.pem("ca.pem"))
-        rubbish = self.write("rubbish", b"rubbish")
-        none = self.path("none")
-        client, key = ca + ("--cert", self.pem("client.pem"), "--key"), self.pem("client.key")
-        server = self.serve(tls=self.pems())
-        for name, options, words in [
-                ("CA file missing", ("--cacert", none), [none]), ("CA file rubbish", ("--cacert", rubbish), [rubbish]),
-                ("CA a directory", ("--cacert", self.dir), ["directory", re.escape(self.dir)]),
-                ("certificate missing", ca + ("--cert", none, "--key", key), [none]),
-                ("key missing", client + (none,), [none]), ("key rubbish", client + (rubbish,), ["client.pem"]),
-                ("key of another", client + (self.pem("server.key"),), ["client.pem", "belong together"]),
-                ("key locked, no terminal", client + (self.pem("locked.key"),), ["pass phrase"])]:
-            with self.subTest(name):
-                run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
-                self.fails(run, *words, code=2)
+                self.fails(run, words, code=code)
                 self.assertEqual(self.left(), [])
 
     def test_loopback(self):
@@ -2728,43 +2708,27 @@ class TestTLS(Case):
         with mock.patch("socket.getaddrinfo", both), mock.patch("socket.socket", without):
             self.pull(server)
 
-    def test_certs_d(self):
-        """A certificate without its key in certs.d is told; a directory of another host is not looked at."""
-        server = self.serve(tls=self.pems())
-        self.write("certs.d/127.0.0.1/ca.crt", read(self.pem("ca.pem")))
-        self.fails(self.pull(server, expect=1), "certificate")
-        self.write("certs.d/%s/ca.crt" % server.host, read(self.pem("ca.pem")))
-        self.pull(server)
-        self.write("certs.d/%s/client.cert" % server.host, read(self.pem("client.pem")))
-        self.fails(self.pull(server, expect=2), "client.key", code=2)
-
     def test_private_authorities(self):
         """Python 3.13 and later refuse CAs without a key usage; docker, curl and older Pythons take them."""
         context = imgpull.tls_context(imgpull.TLSFiles((), None, None, False))
         self.assertFalse(context.verify_flags & ssl.VERIFY_X509_STRICT)
         self.assertEqual((context.check_hostname, context.verify_mode), (True, ssl.CERT_REQUIRED))
 
-    def test_contexts_are_shared(self):
-        """Stores on many hosts, one TLS context: each holds all of the system's CAs."""
-        store = self.serve(tls=self.pems())
-        faults = []
-        for host in ("reg.test", "store.test"):
-            self.hosts[host] = store
-            faults.append(("layer", redirect(307, "https://%s:%d{path}" % (host, store.port)), 1))
-        server = self.serve(tls=self.pems(), faults=faults)
-        with mock.patch.object(imgpull, "tls_context", wraps=imgpull.tls_context) as make:
-            self.pull(server, "--cacert", self.pem("ca.pem"))
-        self.assertEqual((make.call_count, len(store.requests)), (1, 2))
-
-    def test_client_certificate_is_for_the_registry(self):
-        """--cert is shown to the registry, not to a store on another host that would take it as well."""
-        store = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"))
-        self.hosts["store.test"] = store
-        server = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"),
-                            faults=[("layer", redirect(307, "https://store.test:%d{path}" % store.port), ALWAYS)])
-        self.fails(self.pull(server, "--cacert", self.pem("ca.pem"), "--cert", self.pem("client.pem"), "--key",
-                             self.pem("client.key"),
-                             "--retries", "0", expect=1), "store.test")
+    def test_stores(self):
+        """Stores on many hosts share a TLS context, which holds all of the system's CAs. They are not shown --cert."""
+        options = [word for name in ("ca", "cert", "key") for word in (
+            "--" + name, self.pem({"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}[name]))]
+        for client_ca in (None, self.pem("ca.pem")):
+            store = self.serve(tls=self.pems(), client_ca=client_ca)
+            self.hosts.update({"reg.test": store, "store.test": store})
+            faults = [("layer", redirect(307, "https://%s:%d{path}" % (host, store.port)), 1) for host in self.hosts]
+            server = self.serve(tls=self.pems(), client_ca=client_ca, faults=faults)
+            with mock.patch.object(imgpull, "tls_context", wraps=imgpull.tls_context) as make:
+                run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
+            if client_ca:
+                self.fails(run, "(reg|store).test")
+            else:
+                self.assertEqual((make.call_count, len(store.requests)), (2, 2))    # the registry's, and the stores'
 
     def test_hostnames(self):
         """Verified by name, whatever its case; IPv6 in brackets."""
