@@ -1030,25 +1030,25 @@ def assembled(*images, **options):
 
 class TestPureFunctions(unittest.TestCase):
     def test_layout(self):
-        """Where what stands in a tar: names, sizes (bytes for what is there, a number for what comes later)."""
+        """What tarfile sees in a layout: names, sizes (bytes for what is there, a number for what comes later)."""
         for contents in selected([
                 [], [("a", b"x")], [("a", 5)], [("a", 0)], [("a", b""), ("b", 512), ("c", b"y" * 513), ("d", 1)],
                 [("n" * 150, 7), ("b", b"z")], [("huge", 9 << 30), ("b", b"z")]]):
-            with self.subTest(str(contents)[:60]):
-                place = {name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, {})
-                         if isinstance(content, int) else content for name, content in contents}
-                literals, placed, size = imgpull.layout(place)
-                edges = [0] + [edge for descriptor, offset in placed for edge in (offset, offset + descriptor.size)]
-                self.assertEqual([offset for offset, _ in literals], edges[::2])
-                self.assertEqual([offset + len(literal) for offset, literal in literals], edges[1::2] + [size])
-                if size < 1 << 20:
-                    data = bytearray(size)
-                    for offset, literal in literals:
-                        data[offset:offset + len(literal)] = literal
-                    held = members(bytes(data))
-                    self.assertEqual([(name, len(body)) for name, body in held.items()],
-                                     [(name, content if isinstance(content, int) else len(content))
-                                      for name, content in contents])
+            with self.subTest(str(contents)[:60]), tempfile.TemporaryFile() as file:
+                literals, placed, size = imgpull.layout({
+                    name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, {})
+                    if isinstance(content, int) else content for name, content in contents})
+                for offset, literal in literals:
+                    file.seek(offset)
+                    file.write(literal)
+                file.truncate(size)         # sparse
+                file.seek(0)
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    held = [(info.name, info.size, info.offset_data) for info in tar]
+                self.assertEqual([(name, size) for name, size, _ in held], [
+                    (name, content if isinstance(content, int) else len(content)) for name, content in contents])
+                self.assertEqual([offset for _, offset in placed], [
+                    place for (_, _, place), (_, content) in zip(held, contents) if isinstance(content, int)])
 
     def test_plan(self):
         """Every document and layer once, in order; names and tags; what is left out; what contradicts itself."""
@@ -1096,26 +1096,24 @@ class TestPureFunctions(unittest.TestCase):
             parts = {digest: part for child in image.children for digest, part in below(child).items()}
             return dict(parts, **{image.digest: image})
         inner = make_index((IMAGE, "linux/amd64"), (ARM, "linux/arm64"))
-        for name, top, digests in selected([
-                ("an image", IMAGE, [IMAGE]), ("an index", inner, [inner, IMAGE, ARM]),
-                ("a shared child", make_index((inner, None), (ARM, "linux/arm64")), [None, inner, ARM, IMAGE]),
-                ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000"),
-                ("deep", deep_index(20), 22), ("wide", wide(999), 1)]):
+        shared = make_index((inner, None), (ARM, "linux/arm64"))
+        for name, top, expected in selected([
+                ("an image", IMAGE, [IMAGE]), ("an index", inner, [inner, IMAGE, ARM]), ("wide", wide(999), 1),
+                ("a shared child", shared, [shared, inner, ARM, IMAGE]), ("deep", deep_index(20), 22),
+                ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000")]):
             def load(descriptor, held=below(top)):
                 body = held[descriptor.digest].manifest
                 return imgpull.parse_manifest(body, descriptor.digest, "it") if body[:1] == b"{" else None
 
-            manifest = imgpull.parse_manifest(top.manifest, top.digest, "it")
-            walked = imgpull.walk(manifest.descriptor, manifest, load, "it")
             with self.subTest(name):
-                if isinstance(digests, str):
-                    with self.assertRaisesRegex(imgpull.Damaged, digests):
-                        list(walked)
-                elif isinstance(digests, int):
-                    self.assertEqual(len(list(walked)), digests)
+                try:
+                    manifest = load(imgpull.Descriptor("", top.digest, 1, None, {}))
+                    found = [each.digest for each, _ in imgpull.walk(manifest.descriptor, manifest, load, "it")]
+                except imgpull.Damaged as error:
+                    self.assertRegex(str(error), str(expected))
                 else:
-                    self.assertEqual([descriptor.digest for descriptor, _ in walked],
-                                     [(image or top).digest for image in digests])
+                    self.assertEqual(len(found) if isinstance(expected, int) else found,
+                                     expected if isinstance(expected, int) else [image.digest for image in expected])
 
     def test_json_as_go_reads_it(self):
         """A key in two spellings, in another case than Go's, or twice, and half characters, are refused."""
@@ -2500,29 +2498,25 @@ class TestProxies(Case):
                     imgpull.origin_of(url)
                 self.assertNotIn("s3cret", str(caught.exception))
 
-    def test_http(self):
-        """Plain http goes through in absolute form, with the proxy's user from its URL."""
-        server = self.serve()
-        proxy = self.serve(image=None, kind=lambda: FakeProxy(server, user=basic("jo", "p@ss")))
-        with mock.patch.dict(os.environ, http_proxy="http://jo:p%40ss@" + proxy.host):
-            run = self.run_main("--scheme", "http", "--debug", "reg.example/app:v1", self.tar)
-        self.assertEqual(run.code, 0, run.err)
-        self.assertEqual(proxy.requests[0].target, "http://reg.example/v2/app/manifests/v1")
-        self.assertEqual(proxy.requests[0].headers["Host"], "reg.example")
-        self.assertFalse(re.search("p@ss|p%40ss", run.err))
-
-    def test_https(self):
-        """https goes through a tunnel: CONNECT carries the proxy's user, what is within carries the registry's."""
-        server = self.serve(tls=self.pems(), challenges=['Basic realm="x"'], users={"user": "pass"})
-        proxy = self.serve(image=None, kind=lambda: FakeProxy(None, user=basic("jo", "pw")))
-        self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
-        with mock.patch.dict(os.environ, HTTPS_PROXY="http://jo:pw@" + proxy.host):
-            run = self.run_main("--cacert", os.path.join(self.pems(), "ca.pem"), "-u", "user", "-p", "pass",
-                                host + "/app:v1", self.tar)
-        self.assertEqual(run.code, 0, run.err)
-        self.assertEqual({(request.method, request.target, request.authorization) for request in proxy.requests},
-                         {("CONNECT", host, None)})
-        self.assertEqual({request.headers.get("Proxy-Authorization") for request in server.requests}, {None})
+    def test_through(self):
+        """Plain http goes through in absolute form, https through a tunnel; the proxy gets its own user alone."""
+        for scheme in ("http", "https"):
+            server = self.serve(tls=self.pems() if scheme == "https" else None, challenges=['Basic realm="x"'],
+                                users={"user": "pass"})
+            proxy = self.serve(image=None, kind=lambda: FakeProxy(server, user=basic("jo", "p@ss")))
+            self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
+            with mock.patch.dict(os.environ, {scheme.upper() + "_PROXY": "http://jo:p%40ss@" + proxy.host}):
+                run = self.run_main("-s", scheme, "--debug", "--force", "--cacert", os.path.join(self.pems(), "ca.pem"),
+                                    "-u", "user", "-p", "pass", host + "/app:v1", self.tar)
+            self.assertEqual(run.code, 0, run.err)
+            self.assertFalse(re.search("p@ss|p%40ss", run.err))
+            first = proxy.requests[0]
+            if scheme == "http":
+                self.assertEqual((first.target, first.headers["Host"]), ("http://%s/v2/app/manifests/v1" % host, host))
+            else:
+                self.assertEqual({(each.method, each.target, each.authorization) for each in proxy.requests},
+                                 {("CONNECT", host, None)})
+                self.assertEqual({request.headers.get("Proxy-Authorization") for request in server.requests}, {None})
 
     def test_refused(self):
         """What is wrong with a proxy, named; its password is not."""
@@ -2719,33 +2713,33 @@ class TestTLS(Case):
 
 class TestMirrors(Case):
     def test_namespace(self):
-        """--ns, as containerd asks a mirror: options, reference, what is asked for, the name in the archive."""
-        for options, name, repository, namespace, named in [
-                (("--ns", "quay.io"), "curl/curl:8", "curl/curl", "quay.io", "quay.io/curl/curl:8"),
-                (("-n=docker.io",), "alpine:3", "library/alpine", "docker.io", "docker.io/library/alpine:3"),
-                (("-n", "docker.io"), "user/app:3", "user/app", "docker.io", "docker.io/user/app:3"),
-                (("--ns=docker.io", "--name", "x:y"), "alpine:3", "library/alpine", "docker.io",
-                 "docker.io/library/x:y"),
-                (("--ns", "quay.io"), "quay.io/curl/curl:8", "quay.io/curl/curl", None, "quay.io/curl/curl:8"),
-                (("--ns", "Quay.IO/"), "curl/curl:8", "curl/curl", "quay.io", "quay.io/curl/curl:8"),
-                (("--ns", "index.docker.io"), "alpine:3", "library/alpine", "docker.io", "docker.io/library/alpine:3"),
-                (("--ns", "docker.io"), "docker.io/library/alpine:3", "docker.io/library/alpine", None,
-                 "docker.io/library/alpine:3"),
-                (("--name", "alpine:3"), "proxy/library/alpine:3", "proxy/library/alpine", None,
-                 "docker.io/library/alpine:3"),
-                ((), "quay.io/curl/curl:8", "quay.io/curl/curl", None, "{host}/quay.io/curl/curl:8")]:
-            with self.subTest(name, options=options):
-                server = self.serve(image=None, namespace=namespace, challenges=[BEARER.replace("app", repository)])
-                server.add(repository, name.rpartition(":")[2], INDEX)
-                docker, = json.loads(members(self.pull(server, *options, name=name))["manifest.json"].decode())
-                self.assertEqual(docker["RepoTags"], [named.format(host=server.host)])
-                asked = {tuple(request.query.get("ns", [])) for request in server.requests if request.kind != "token"}
-                self.assertEqual(asked, {(namespace,) if namespace else ()})
+        """--ns, as containerd asks a mirror: namespace, reference, what is asked for, the name in the archive."""
+        for ns, text, asked, sent, named in selected([row.split() for row in [
+                "quay.io a/b:8 a/b quay.io quay.io/a/b:8", "Quay.IO/ a/b:8 a/b quay.io quay.io/a/b:8",
+                "quay.io quay.io/a/b:8 quay.io/a/b - quay.io/a/b:8", "quay.io q/a/b:8 q/a/b quay.io quay.io/q/a/b:8",
+                "docker.io alpine:3 library/alpine docker.io docker.io/library/alpine:3",
+                "index.docker.io alpine:3 library/alpine docker.io docker.io/library/alpine:3",
+                "docker.io user/app:3 user/app docker.io docker.io/user/app:3",
+                "docker.io docker.io/library/alpine:3 docker.io/library/alpine - docker.io/library/alpine:3",
+                "- quay.io/a/b:8 quay.io/a/b - h.test:5/quay.io/a/b:8"]]):
+            with self.subTest(ns, text=text):
+                reference = imgpull.parse_reference("h.test:5/" + text)
+                wanted, name, namespace = imgpull.mirrored(reference, ns.strip("-"))
+                self.assertEqual((wanted.name, wanted.tag, str(name), namespace or "-"),
+                                 ("h.test:5/" + asked, reference.tag, named, sent))
+        for ns in ("a b", "quay.io/a", "http://quay.io"):
+            with self.subTest(ns), self.assertRaisesRegex(imgpull.UsageError, "--ns takes"):
+                imgpull.mirrored(imgpull.parse_reference("h.test:5/a"), ns)
 
-    def test_redirected(self):
-        """?ns= is for the mirror, not for the store that it sends to."""
+    def test_requests(self):
+        """?ns= goes with every request to the mirror, not to the store that it sends to."""
         store = self.serve()
-        self.pull(self.serve(namespace="quay.io", store=store), "--ns", "quay.io")
+        for options, named in [((), "quay.io/app:v1"), (("--name", "x:y"), "docker.io/library/x:y")]:
+            server = self.serve(namespace="quay.io", store=store, challenges=[BEARER])
+            manifest, = json.loads(members(self.pull(server, "--ns", "quay.io", *options))["manifest.json"].decode())
+            self.assertEqual(manifest["RepoTags"], [named])
+            self.assertEqual({tuple(request.query.get("ns", ())) for request in server.requests
+                              if request.kind != "token"}, {("quay.io",)})
         self.assertEqual({tuple(request.query) for request in store.requests}, {("signature",)})
 
 
