@@ -354,12 +354,10 @@ def parse_request(text, name=None, place=""):
     """
     scheme, bare = re.match("(?:(https?)://)?(.*)", text, re.I | re.S).groups()
     scheme, reference = scheme and scheme.lower(), parse_reference(bare)
-    host, slash, _ = bare.partition("/")
-    if scheme and normal_name(host, "")[0] != reference.registry:
-        if not slash:
-            raise UsageError(f"{quoted(text)} names a registry and no image")
-        # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
-        raise UsageError(f"write the registry as {quoted(f'{host}:{PORTS[scheme]}')}")
+    # "http://myhost/app": without a port, the name would mean Docker Hub's user "myhost".
+    if scheme and normal_name(bare.partition("/")[0], "")[0] != reference.registry:
+        form = f"{scheme}://HOST:{PORTS[scheme]}/NAME"
+        raise UsageError(f"{quoted(text)} names no registry with a port, or no image: write {form}")
     if name:
         named = parse_reference(name)
         tag = named.tag if re.search(":[^/]*$", name) else reference.tag
@@ -386,11 +384,20 @@ def mirrored(reference, namespace):
     return reference._replace(repository=named.repository), named, namespace
 
 
-def parse_list(body, file_name):
-    """Return [ImageRequest, ...] from the text of a list: "REF [NAME]" a line, and # comments.
+def read_list(path):
+    """Return [ImageRequest, ...] from a file, "-" for standard input.
 
-    body: bytes. Raises UsageError, which reports all invalid lines together.
+    A line is "REF [NAME]"; comments begin with #. Raises UsageError, which reports all invalid
+    lines together.
     """
+    file_name = "standard input" if path == "-" else printable(path)
+    try:
+        with open(os.dup(0) if path == "-" else path, "rb") as file:
+            body = file.read(LIST_LIMIT + 1)
+    except OSError as error:
+        raise UsageError(f"{file_name} cannot be read: {error.strerror}") from None
+    if len(body) > LIST_LIMIT or b"\0" in body:
+        raise UsageError(f"{file_name} is not a list of images: it is binary, or longer than 4 MiB")
     requests, mistakes = [], []
     # str.splitlines would also split at U+2028, VT, FF and NEL, which editors show as one line.
     for number, line in enumerate(body.decode("utf-8-sig", "replace").split("\n"), 1):
@@ -408,19 +415,6 @@ def parse_list(body, file_name):
         error.others = mistakes[1:]
         raise error
     return requests
-
-
-def read_list(path):
-    """Return [ImageRequest, ...] from a file, "-" for standard input. Raises UsageError."""
-    name = "standard input" if path == "-" else printable(path)
-    try:
-        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            body = file.read(LIST_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from None
-    if len(body) > LIST_LIMIT or b"\0" in body:
-        raise UsageError(f"{name} is not a list of images: it is binary, or longer than 4 MiB")
-    return parse_list(body, name)
 
 
 # ---- Platforms: choosing among the images of an index (containerd's platforms package) -----------
@@ -682,8 +676,7 @@ def load_json(text):
         return dict(pairs)
 
     value = json.loads(text, parse_int=lambda digits: int(digits[:30]), object_pairs_hook=unique)
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(value, ensure_ascii=False).encode()  # raises UnicodeEncodeError, a ValueError
+    json.dumps(value, ensure_ascii=False).encode()  # raises UnicodeEncodeError, a ValueError
     return value
 
 

@@ -819,7 +819,7 @@ class TestReferences(unittest.TestCase):
         ("alpine", None, "docker.io/library/alpine:latest"),
         ("http://localhost:5000/app:1", "http", "localhost:5000/app:1"),
         ("HTTPS://reg.example/a/b", "https", "reg.example/a/b:latest"), ("http://localhost:5000", "(?!.*5000:80)", ""),
-        ("http://hub.docker.com/_/alpine", "image reference", ""), ("http://myhost/app", "myhost:80", ""),
+        ("http://hub.docker.com/_/alpine", "image reference", ""), ("http://myhost/app", "myhost.*HOST:80", ""),
         ("docker://alpine", "leave out", ""), ("https://ann:hunter2@reg.example/app", "user info", ""),
         ("ann:hunter2@reg.example/app", "user info", ""), ("https://hunter2@reg.example/app", "user info", ""),
         ("https://ann:hunter2/@x@reg.test/app", "user info", ""), ("https://a:hunter2@sha1.test/app", "user info", "")]
