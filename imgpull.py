@@ -899,8 +899,8 @@ class Settings(
     user, password: str, or None
     token: str, a registry token, or None
     timeout: float, seconds without data after which a connection is aborted
-    retries: int, retries of a request, counted anew after progress; None is 9 for a server that
-        has answered (two minutes), 5 before, and 1 if nobody listens or the name is unknown
+    retries: int, retries of a request, counted anew after progress; None is 9 (two minutes), and 1
+        if nobody listens or the name is unknown
     namespace: str, the registry that the one in the references mirrors, or None
     """
 
@@ -1471,17 +1471,15 @@ USER_AGENT = f"imgpull/{__version__}"
 BUFFER = 256 << 10  # bytes a read: measured, more does not pay and less costs calls
 REDIRECTS = 10
 BACKOFF = 0.5  # seconds before the first retry; doubles with each, up to 64 times as much
-# Retries, unless --retries is given: for a name or address that is most likely wrong, for a server
-# that has never answered, and for one that has. The waits of the last add up to two minutes, since
-# a registry that restarts takes longer than those of the second, a quarter of a minute.
-UNLIKELY_RETRIES, FIRST_RETRIES, RETRIES = 1, 5, 9
+# Retries, unless --retries is given: for a name or address that is most likely wrong, and for all
+# else. The waits of the latter add up to two minutes: a registry that restarts takes its time.
+UNLIKELY_RETRIES, RETRIES = 1, 9
 LONGEST_WAIT = 120  # seconds: a Retry-After beyond this is an error at once
 OVERHEAD_LIMIT = 512 << 10  # bytes of headers, or of chunk sizes and trailers for one read
 FILL_SECONDS = 0.05  # how long a read goes on to fill its buffer
 # A peer that sends less than this is given up. A silent one is --timeout's business alone.
 SLOW_SECONDS, SLOW_RATE = 60, 1 << 10  # the least to look at, and bytes a second
 DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer if there are others
-SOCKS_REPLIES = {2: "not allowed", 3: "no route", 4: "host unreachable", 5: "connection refused"}
 
 
 class Incoming(io.RawIOBase):
@@ -1492,8 +1490,8 @@ class Incoming(io.RawIOBase):
     - A peer that sends a byte now and then, or headers without end, is given up.
     """
 
-    def __init__(self, sock, raw, peer):
-        self.sock, self.raw, self.peer = sock, raw, peer  # raw is closed with it: it holds sock
+    def __init__(self, sock, raw):
+        self.sock, self.raw = sock, raw  # raw is closed with it: it holds sock
         self.due = 0  # bytes of the body that are certain to come
         self.budget = OVERHEAD_LIMIT  # bytes that may come before the reader asks for more
         self.failure = None  # an error that came after bytes which count
@@ -1519,13 +1517,12 @@ class Incoming(io.RawIOBase):
             count += more
         self.budget -= count
         if self.budget < 0:
-            raise Damaged(f"{self.peer} sends headers without end")
+            raise OSError("it sends headers without end")
         self.waited += time.monotonic() - begun
         self.received += count
         if self.waited > self.patience:
             if self.received < SLOW_RATE * self.patience:
-                text = f"{self.peer} sent only {human(self.received)} in {self.patience:g} s"
-                raise Temporary(f"timed out: {text}")
+                raise OSError(f"it sent only {human(self.received)} in {self.patience:g} s")
             self.waited, self.received = 0.0, 0
         return count
 
@@ -1534,14 +1531,14 @@ class Incoming(io.RawIOBase):
         self.raw.close()
 
 
-def answer_class(peer):
+def answer_class():
     """Return a http.client.HTTPResponse class that reads through Incoming."""
     import http.client
 
     class Answer(http.client.HTTPResponse):
         def __init__(self, sock, *args, **options):
             super().__init__(sock, *args, **options)
-            self.incoming = Incoming(sock, self.fp.detach(), peer)
+            self.incoming = Incoming(sock, self.fp.detach())
             self.fp = io.BufferedReader(self.incoming)
 
         def _read_status(self):
@@ -1558,8 +1555,9 @@ class Response(contextlib.AbstractContextManager):
     Its connection serves the next request if the body has been read to its end.
     """
 
-    def __init__(self, transport, connection, answer, origin):
-        self.transport, self.connection, self.origin = transport, connection, origin
+    def __init__(self, transport, connection, answer):
+        self.transport, self.connection = transport, connection
+        self.origin = connection.origin
         self.answer, self.status, self.headers = answer, answer.status, answer.headers
         # Bytes of the body that are still to come, None if the server has not said.
         self.left = None if answer.chunked else answer.length
@@ -1611,34 +1609,26 @@ class Response(contextlib.AbstractContextManager):
             raise Damaged(f"{self.origin} answered with more than {human(limit)}")
         return body
 
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
+    def close(self, *_):
         """Give the connection back if it can serve again, else close it."""
-        reusable = False
-        with contextlib.suppress(Exception):
-            if self.left == 0:
-                # http.client has not seen that we read the body. Reading "the rest" closes the
-                # answer, which is what lets the connection go on.
-                self.answer.length = 0
-                self.answer.read()
-            reusable = self.answer.isclosed() and not self.answer.will_close
+        is_whole = self.left == 0 or self.answer.isclosed()
         # The answer may hold the socket where the connection has let go of it.
         self.answer.close()
         if self.connection:
-            self.transport.release(self.origin, self.connection, reusable)
+            self.transport.release(self.connection, is_whole and not self.answer.will_close)
         self.connection = None
+
+    __exit__ = close
 
 
 def retry_after(value):
     """Return the seconds that a Retry-After header asks for (RFC 9110 10.2.3), or None."""
     from email.utils import mktime_tz, parsedate_tz
 
-    if re.fullmatch(r"\s*\d{1,9}\s*", value or ""):
-        return int(value)
     # Malformed dates raise different errors in different Pythons.
     with contextlib.suppress(Exception):
+        if re.fullmatch(r"\s*\d{1,9}\s*", value):
+            return int(value)
         return max(0, mktime_tz(parsedate_tz(value)) - time.time())
     return None
 
@@ -1668,8 +1658,7 @@ class Retries:
         self.failures += 1
         limit = self.transport.settings.retries
         if limit is None:
-            limit = RETRIES if self.transport.reached else FIRST_RETRIES
-            limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else limit
+            limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else RETRIES
         text = str(failure)
         text = text if text.startswith(self.what) else f"{self.what}: {text}"
         if self.failures > limit:
@@ -1680,8 +1669,7 @@ class Retries:
             delay = BACKOFF * 2 ** min(self.failures - 1, 6) * random.uniform(0.75, 1.25)
         elif delay > LONGEST_WAIT:
             raise Resumable(f"{text}; it asks to wait {delay:.0f} s")
-        if not self.transport.stopping.is_set():
-            self.transport.reporter.retry(text, delay, self.failures, limit)
+        self.transport.reporter.retry(text, delay, self.failures, limit)
         if self.transport.stopping.wait(delay):
             raise Stopped("stopped")
 
@@ -1696,23 +1684,15 @@ class Transport:
         self.settings, self.reporter = settings, reporter
         self.idle_limit = 2 * jobs
         self.own_hosts = set()  # hosts that --cert is shown to, added by Registry
-        self.warned = set()  # texts of warnings that need no repetition
+        self.warned = {}  # {warning: the Login that it came from}: several images may have it
         self.lock = threading.Lock()  # guards what follows
-        self.idle = []  # (Origin, connection), the one used last at the end
+        self.idle = []  # connections, the one used last at the end
         self.fetched = 0  # bytes of blobs that came, counted by Registry
         self.taken = 0  # bytes of documents that came, counted by Registry
         self.contexts = {}  # {TLSFiles: ssl.SSLContext}: a context costs a megabyte
         self.reached = set()  # Origins that have answered
         self.dead = set()  # addresses that have not
         self.stopping = threading.Event()  # set if all threads should end
-
-    def warn_once(self, text):
-        """Warn of something that concerns several images."""
-        with self.lock:
-            is_new = text not in self.warned
-            self.warned.add(text)
-        if is_new:
-            self.reporter.warn(text)
 
     def persist(self, what, attempt):
         """Return the result of attempt(), which is called again as long as it raises Temporary."""
@@ -1726,15 +1706,13 @@ class Transport:
     def open(self, method, url, headers, logins, body=None):
         """Return the Response to a request, after redirects.
 
-        logins: {Origin: str, the Authorization header for it and no other, or None}
+        logins: {Origin: str, the Authorization header for it and no other}
 
         Raises Temporary, and ImgpullError for a redirect that is not to be followed.
         """
         from urllib.parse import urljoin
 
         start = url
-        # No compression on the way: sizes and digests are of the bytes as they are stored.
-        headers = dict(headers, **{"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         for _ in range(REDIRECTS + 1):
             origin = origin_of(url)
             # The stores that registries redirect to get a signed URL, and must not see our token.
@@ -1762,14 +1740,16 @@ class Transport:
         raise ImgpullError(f"{origin} redirects more than {REDIRECTS} times")
 
     def send(self, origin, method, url, headers, body):
-        """Return the Response to one request, without redirects: the one place that asks."""
+        """Return the Response to one request, without redirects: the one place that asks.
+
+        http.client adds Host, and asks for no compression: sizes and digests are of the plain bytes.
+        """
         from urllib.parse import quote, urlsplit
 
         parts = urlsplit(url)
-        target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-        if parts.query:
-            target += "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~-._[]")
-        headers = dict(headers, Host=str(origin))
+        query = f"?{parts.query}" if parts.query else ""
+        target = quote(f"{parts.path or '/'}{query}", safe="/?%:@!$&'()*+,;=~-._[]")
+        headers = dict(headers, **{"User-Agent": USER_AGENT})
         proxy = usable_proxy(origin, os.environ)
         if proxy and origin.scheme == "http" and not is_socks(proxy):
             target = f"http://{origin}{target}"
@@ -1779,68 +1759,63 @@ class Transport:
                 raise Stopped("stopped")
             with self.lock:
                 # The one that was used last: its peer is the least likely to have closed it.
-                kept = next((pair for pair in self.idle[::-1] if pair[0] == origin), None)
+                kept = next((each for each in self.idle[::-1] if each.origin == origin), None)
                 if kept:
                     self.idle.remove(kept)
-            connection = kept[1] if kept else self.connect(origin, proxy)
+            connection = kept or self.connect(origin, proxy)
             try:
                 connection.request(method, target, body, headers)
                 answer = connection.getresponse()
-            except BaseException as error:
+            except Exception as error:
+                is_open = connection.sock
                 connection.close()
                 # A kept-alive connection may have been closed before our request reached anyone:
                 # that is not a failure. A second POST might be one.
                 closed = isinstance(error, ConnectionError) or "EOF" in type(error).__name__
                 if kept and closed and method != "POST":
                     continue
-                raise self.failure(error, origin, proxy) from None
+                raise self.failure(error, origin, proxy, is_open) from None
             self.reached.add(origin)
-            response = Response(self, connection, answer, origin)
-            if response.status == 407 and proxy:
-                response.close()
+            if answer.status == 407 and proxy:
+                connection.close()
                 raise proxy_refused(proxy, origin, 407)
-            return response
+            return Response(self, connection, answer)
 
-    def failure(self, error, origin, proxy=None):
+    def failure(self, error, origin, proxy=None, is_open=True):
         """Return the ImgpullError for an exception of http.client, ssl or a socket.
 
         origin: Origin, the server
         proxy: str, the URL of the proxy in between, or None
+        is_open: bool, False if no connection was made
         """
         import http.client
         import socket
         import ssl
 
-        if isinstance(error, ImgpullError) or not isinstance(error, Exception):
+        if isinstance(error, ImgpullError):
             return error
         if self.stopping.is_set():
             return Stopped("stopped")
-        host = f"the proxy {redacted(proxy)}" if proxy else origin.host
-        peer = f"{origin} through {host}" if proxy else str(origin)
-        # A server that has answered is there, and comes back.
-        absent = Temporary if origin in self.reached else NobodyListens
+        peer = f"{origin} through the proxy {redacted(proxy)}" if proxy else str(origin)
         tunnel = re.match(r"Tunnel connection failed: ((\d+).*)", str(error))
         if tunnel:
             return proxy_refused(proxy, origin, int(tunnel.group(2)), tunnel.group(1))
+        reason = printable(getattr(error, "strerror", "") or error)
         if isinstance(error, socket.timeout):
-            return Temporary(f"timed out: no data from {peer} for {self.settings.timeout:g} s")
-        if isinstance(error, socket.gaierror):
-            return absent(
-                f"no address found for {host} ({printable(error.strerror)}): check its spelling "
-                "and this host's DNS, or set https_proxy if a proxy is needed"
-            )
-        if isinstance(error, (ssl.SSLError, ssl.CertificateError)):
+            reason = f"timed out: no data for {self.settings.timeout:g} s"
+        elif isinstance(error, socket.gaierror):
+            hint = "check its spelling and this host's DNS, or set https_proxy if a proxy is needed"
+            reason = f"no address found ({reason}): {hint}"
+        elif isinstance(error, (ssl.SSLError, ssl.CertificateError)):
             return tls_failure(error, peer, self.tls_files(origin).authorities)
-        if isinstance(error, http.client.HTTPException):
-            # If it is cut off, or no HTTP at all, the next try may be better.
-            cut = (http.client.IncompleteRead, http.client.BadStatusLine)
-            kind = Temporary if isinstance(error, cut) else Damaged
-            return kind(f"{peer} gave an answer cut off or not HTTP: {printable(error, 60)}")
-        if isinstance(error, OSError):
-            kind = absent if isinstance(error, ConnectionRefusedError) else Temporary
-            return kind(f"no connection to {peer}: {printable(error.strerror or error)}")
-        # The text of other errors is not shown: it may quote a header with a password.
-        return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
+        elif isinstance(error, http.client.HTTPException):
+            reason = f"its answer is cut off or not HTTP: {printable(error, 60)}"
+        elif not isinstance(error, OSError):
+            # The text of other errors is not shown: it may quote a header with a password.
+            return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
+        # A server that has answered is there, and comes back.
+        kind = Temporary if is_open or origin in self.reached else NobodyListens
+        return kind(f"no connection to {peer}: {reason}")
 
     def connect(self, origin, proxy):
         """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
@@ -1856,9 +1831,9 @@ class Transport:
             connection = http.client.HTTPSConnection(address.host, address.port, **options)
             if address is not origin:
                 connection.set_tunnel(origin.host, origin.port, proxy_authorization(proxy))
-        connection.response_class = answer_class(str(origin))
+        connection.origin, connection.response_class = origin, answer_class()
 
-        def dial(address, timeout, _source=None):
+        def dial(address, *_):
             return self.dial_through(socks, address) if socks else self.dial(address)
 
         connection._create_connection = dial
@@ -1883,36 +1858,24 @@ class Transport:
         import socket
 
         timeout = self.settings.timeout
-        infos = socket.getaddrinfo(address[0], address[1], 0, socket.SOCK_STREAM)
-        infos.sort(key=lambda info: info[4] in self.dead)
-        for info in infos:
-            is_last, sock = info is infos[-1], None
-            try:
-                # This fails itself if the kernel does not have IPv6.
-                sock = socket.socket(*info[:3])
-                sock.settimeout(timeout if is_last else min(timeout, DEAD_ADDRESS_SECONDS))
-                sock.connect(info[4])
+        infos = socket.getaddrinfo(*address, 0, socket.SOCK_STREAM)
+        *others, last = sorted((info[4][:2] for info in infos), key=self.dead.__contains__)
+        for each in others:
+            with contextlib.suppress(OSError):
+                sock = socket.create_connection(each, min(timeout, DEAD_ADDRESS_SECONDS))
                 sock.settimeout(timeout)
                 return sock
-            except OSError:
-                if sock:
-                    sock.close()
-                self.dead.add(info[4])
-                if is_last:
-                    raise
-        raise OSError(f"no address for {address[0]}")
+            self.dead.add(each)
+        return socket.create_connection(last, timeout)
 
     def dial_through(self, proxy, address):
-        """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929)."""
-        import socket
+        """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929).
 
+        The proxy resolves the name, as in Go's tools.
+        """
         host, port = address
-        server, target = origin_of(proxy, PROXY_PORTS), b"\3" + sized(host)
+        server, target = origin_of(proxy, PROXY_PORTS), sized(host) + port.to_bytes(2, "big")
         login = b"".join(map(sized, proxy_login(proxy) or ()))
-        if server.scheme == "socks5":  # socks5h leaves the name to the proxy
-            family, *_, found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
-            kind = b"\1" if family == socket.AF_INET else b"\4"
-            target = kind + socket.inet_pton(family, found[0])
         sock = self.dial((server.host, server.port))
         try:
             with sock.makefile("rb") as file:
@@ -1926,10 +1889,10 @@ class Transport:
                     choice = b"\5" + ask(b"\1" + login, 2)[1:]
                 if choice != b"\5\0":
                     raise proxy_refused(proxy, host, 407 if choice else 502, "it hung up")
-                code, kind = ask(b"\5\1\0" + target + port.to_bytes(2, "big"), 4)[1::2]
+                code, kind = ask(b"\5\1\0\3" + target, 4)[1::2]
                 if code:
-                    why = SOCKS_REPLIES.get(code, f"SOCKS error {code}")
-                    raise proxy_refused(proxy, host, 403 if code == 2 else 502, why)
+                    status = 403 if code == 2 else 502
+                    raise proxy_refused(proxy, host, status, f"SOCKS error {code}")
                 # What follows is the address that the proxy uses.
                 file.read({1: 6, 4: 18}.get(kind) or file.read(1)[0] + 2)
                 return sock
@@ -1937,11 +1900,11 @@ class Transport:
             sock.close()
             raise
 
-    def release(self, origin, connection, reusable):
+    def release(self, connection, reusable):
         """Take a connection back after use. Beyond the limit, the one used longest ago goes."""
         with self.lock:
-            self.idle += [(origin, connection)] * reusable
-            surplus = self.idle.pop(0)[1] if len(self.idle) > self.idle_limit else None
+            self.idle += [connection] * reusable
+            surplus = self.idle.pop(0) if len(self.idle) > self.idle_limit else None
         for each in (surplus, None if reusable else connection):
             if each:
                 each.close()
@@ -1949,7 +1912,7 @@ class Transport:
     def close(self):
         """Close the connections that are idle."""
         while self.idle:
-            self.idle.pop()[1].close()
+            self.idle.pop().close()
 
 
 # ---- Registry and login: challenges, tokens, manifests and blobs (distribution-spec) -------------
@@ -2156,7 +2119,8 @@ class Login:
     def warn(self, text):
         """Warn of a file or helper that cannot be used, and remember it for the error."""
         self.unusable.append(text.partition("; going on without it")[0])
-        self.transport.warn_once(text)
+        if self.transport.warned.setdefault(text, self) is self:
+            self.transport.reporter.warn(text)
 
     def advice(self):
         """Return the advice after a refusal: log in, or log in as somebody else."""
