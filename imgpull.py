@@ -1815,7 +1815,7 @@ class Transport:
             return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
         # A server that has answered is there, and comes back.
         kind = Temporary if is_open or origin in self.reached else NobodyListens
-        return kind(f"no connection to {peer}: {reason}")
+        return kind(f"the connection to {peer} failed: {reason}")
 
     def connect(self, origin, proxy):
         """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
@@ -1919,12 +1919,11 @@ class Transport:
 
 TOKEN_LIMIT = 1 << 20  # bytes of a token server's answer
 ERROR_BODY_LIMIT = 8 << 10  # bytes of an error's body that are read
-DOCUMENTS_LIMIT = 16 << 20  # bytes of all manifests and configs of one repository
 PULL_LIMIT = 64 << 20  # bytes of all manifests and configs of a pull
 TWICE = "twice: the registry's copy is damaged, or something on the way changes it"
 LADDER = 8  # requests for one thing, at most
 LOG_IN = "log in (docker login, podman login, or --user)"
-WHO = f"check the name, and {LOG_IN}"
+WHO = f"check name and tag, or {LOG_IN}"
 # Docker Hub's and ECR Public's words for a quota, which no retry restores.
 QUOTA = re.compile("pull rate limit|toomanyrequests.*limit", re.I)
 
@@ -1958,22 +1957,21 @@ def challenge_in(response):
     """Return {scheme: parameters} of a 401's challenges that a Login can answer, else {}."""
     # A header at a time: an open quote in one must not swallow the next. The first counts.
     headers = response.headers.get_all("WWW-Authenticate") or []
-    pairs = [pair for each in headers[::-1] for pair in parse_challenges(each)[::-1]]
-    return dict(pairs) if response.status == 401 else {}
+    pairs = [pair for each in headers for pair in parse_challenges(each)]
+    return dict(pairs[::-1]) if response.status == 401 else {}
 
 
 def explain(response):
     """Summarize an error response in one printable line, "" if it has no text."""
     text = ""
-    with contextlib.suppress(ImgpullError):
+    # It may break off, and be JSON of any shape.
+    with contextlib.suppress(Exception):
         text = response.first(ERROR_BODY_LIMIT).decode("utf-8", "replace")
-    if text.lstrip().startswith("<"):
-        # A web page: its title says it, and nginx repeats the status in it.
-        text = "".join(re.findall("<title>([^<]*)</title>", text, re.I)[:1])
-    with contextlib.suppress(ValueError, AttributeError, LookupError, RecursionError):
+        if text.lstrip().startswith("<"):
+            # A web page: its title says it, and nginx repeats the status in it.
+            text = "".join(re.findall("<title>([^<]*)</title>", text, re.I)[:1])
         value = load_json(text)
-        errors = value.get("errors") or [value]
-        first = errors[0] if isinstance(errors, list) else errors
+        first = (value.get("errors") or [value])[0]
         keys = ("code", "message", "error", "error_description", "details", "detail")
         text = ": ".join(first[key] for key in keys if isinstance(first.get(key), str)) or text
     # The query of a signed address is a secret.
@@ -1996,14 +1994,11 @@ def answer_error(response, what, own=True, advice=WHO):
     elif status in (408, 416, 425, 429) or status >= 500 or not own and status in (400, 401, 403):
         error = Temporary(text, retry_after(response.headers.get("Retry-After")))
     elif status == 404:
-        hint = "check name and tag (a private repository may hide behind this)"
-        error = NotFound(f"{text}; {hint}{advice.partition(WHO)[2]}")
+        error = NotFound(f"{text}; not there, or private: {advice}")
     elif status in (401, 403, 407):
         error = NoAccess(f"{text}; no access: {advice}")
     else:
-        more = "HTTP request" in said and "HTTPS" in said and "; leave out http:// or --scheme http"
-        more = more or "SSL certificate" in said and "; it requires a client certificate: --cert"
-        error = Refused(text + (more or ""))
+        error = Refused(text)
     error.status = status
     return error
 
@@ -2019,10 +2014,9 @@ class Login:
         self.reference, self.settings = reference, settings
         self.transport, self.origin = transport, origin
         self.lock = threading.Lock()  # one thread gets a token, the others wait for it
-        self.headers = {origin: None}  # {Origin: Authorization, None before it is asked for}
+        self.headers = {}  # {Origin: Authorization, "" if /v2/ was asked and has no challenge}
         self.uses = 0  # how many requests were given the headers
         self.known = {}  # {Origin: parameters of the challenge that its token came from}
-        self.has_ping = True  # False if /v2/ has no challenge either
         self.stored = None  # Credential, once it was looked for
         self.unusable = []  # the faults of files and helpers that could not be used
 
@@ -2030,7 +2024,7 @@ class Login:
         """Return the headers for the next request."""
         with self.lock:
             self.uses += 1
-            return self.headers
+            return dict(self.headers)
 
     def climb(self, response, sent, steps):
         """Return True if a refused request is worth another try: the ladder of CONTRIBUTING.
@@ -2039,68 +2033,72 @@ class Login:
         steps: set of the steps that the request has taken; each is taken once
         """
         origin, status, challenge = response.origin, response.status, challenge_in(response)
-        is_own = origin == self.origin
+        header, is_own = sent.get(origin), origin == self.origin
         with self.lock:
-            header = sent.get(origin)
             if self.headers.get(origin) != header:
                 return True  # another thread was faster
-            if "bearer" in challenge or is_own and challenge:
-                return self.answer(origin, challenge, steps)
             # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
             # this request has fetched itself is fresh.
             is_token = header and header.startswith("Bearer ") and not self.credential().token
-            if is_token and status in (400, 401, 403) and not steps:
+            if is_token and status in (400, 401, 403) and not challenge and not steps:
                 steps.add("drop")
-                self.headers = {**self.headers, origin: None}
+                del self.headers[origin]
                 return True
             # gcr.io and others have their challenge at /v2/ alone.
-            is_private = status == 401 or status in (403, 404) and any(self.credential())
-            if is_own and is_private and not header and self.has_ping and "ping" not in steps:
-                steps.add("ping")
+            is_first = is_own and header is None and not challenge
+            if is_first and (status == 401 or status in (403, 404) and any(self.credential())):
+                self.headers[origin] = ""
                 url = f"{origin.scheme}://{origin}/v2/"
-                with self.transport.open("GET", url, {}, {origin: None}) as ping:
+                with self.transport.open("GET", url, {}, {}) as ping:
                     challenge = challenge_in(ping)
-                self.has_ping = bool(challenge)
-                return self.has_ping and self.answer(origin, challenge, steps)
+            if "bearer" in challenge or is_own and challenge:
+                return self.answer(origin, challenge, steps)
         return False
 
     def answer(self, origin, challenge, steps):
         """Answer a challenge, and return True if that gives a header to try."""
         credential = self.credential() if origin == self.origin else NOBODY
-        before, name = self.headers.get(origin), self.reference
         # Bearer first if both are offered, as in containerd: Basic sends the password itself.
-        if "bearer" in challenge:
-            new = challenge["bearer"]
+        if "bearer" in challenge and not credential.token:
+            parameters = new = challenge["bearer"]
             # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
-            parameters = self.known.get(origin, new)
-            if parameters.get("realm") in steps | {new.get("realm")}:
-                parameters = new
+            old = self.known.pop(origin, new)
+            if old.get("realm") not in {*steps, new.get("realm")}:
+                parameters = old
             realm = parameters.get("realm")
             # A new token that is refused is no good, unless other threads have used it up: some
             # registries give out tokens for a few requests.
             if realm in steps and self.uses < 2:
                 return False
-            steps.add(realm)
             try:
-                token = credential.token or self.token(origin, parameters, credential)
-            except ImgpullError:
-                if parameters is new:
+                token = self.token(parameters, credential)
+            except ImgpullError as error:
+                # A stale "docker login" must not break the pull of a public image.
+                if credential.source and isinstance(error, (NoAccess, Refused)):
+                    self.stored = NOBODY
+                    text = f"{credential.source}: the token server refuses the login for"
+                    text = f"{text} {origin.host}; going on without it: log in again, or log out"
+                    self.warn(text)
+                elif parameters is new:
                     raise
                 return self.answer(origin, challenge, steps)
-            header, self.known[origin] = f"Bearer {token}", parameters
-        elif "basic" not in challenge:
-            schemes = printable(", ".join(challenge), 80)
-            raise NoAccess(f"{name}: {self.origin} requires a login that imgpull lacks ({schemes})")
-        elif credential.token:
+            steps.add(realm)
+            self.known[origin] = parameters
+            self.headers[origin], self.uses = f"Bearer {token}", 0
+            return True
+        before = self.headers.get(origin)
+        if credential.token and challenge.keys() & {"bearer", "basic"}:
             # An ECR token is base64 of AWS:password already.
-            header = f"Basic {credential.token}"
-        elif credential.user or credential.password:
-            header = basic(credential.user, credential.password)
+            scheme = "Bearer" if "bearer" in challenge else "Basic"
+            self.headers[origin] = f"{scheme} {credential.token}"
+        elif "basic" in challenge and (credential.user or credential.password):
+            self.headers[origin] = basic(credential.user, credential.password)
         else:
-            raise NoAccess(f"{name}: {self.origin} requires a user and a password: {self.advice()}")
-        self.headers, self.uses = {**self.headers, origin: header}, 0
+            schemes = printable(", ".join(challenge), 80)
+            why = f"requires a login by {schemes} (imgpull knows basic and bearer)"
+            raise NoAccess(f"{self.reference}: {self.origin} {why}: {self.advice()}")
         # A password or a token that was given stays the same, and so refused.
-        return header != before or "bearer" in challenge and not credential.token
+        return self.headers[origin] != before
 
     def credential(self):
         """Return the Credential for this repository, looked for once: options, then stored ones."""
@@ -2129,60 +2127,37 @@ class Login:
         where = self.stored.source or "the options"
         return f"the login from {where} is wrong, has expired or has no right to this image"
 
-    def token(self, origin, parameters, credential):
-        """Return a token from the realm of a challenge's parameters."""
-        try:
-            return self.fetch_token(origin, parameters, credential)
-        except (NoAccess, Refused):
-            # A stale "docker login" must not break the pull of a public image.
-            if not credential.source:
-                raise
-            self.stored = NOBODY
-            text = f"{credential.source}: the token server refuses the login for {self.origin.host}"
-            self.warn(f"{text}; going on without it: log in again, or log out")
-            return self.fetch_token(origin, parameters, NOBODY)
+    def token(self, parameters, credential):
+        """Return a token from the realm in a challenge's parameters, for a Credential.
 
-    def fetch_token(self, server, parameters, credential):
-        """Return the same, for a Credential (distribution's token and oauth2 specifications)."""
-        from urllib.parse import urlencode, urljoin
+        The rules are those of distribution's token and oauth2 specifications.
+        """
+        from urllib.parse import urlencode
 
-        realm = parameters.get("realm", "")
-        with contextlib.suppress(ValueError):
-            realm = urljoin(f"{server.scheme}://{server}/", realm) if realm[:1] == "/" else realm
         # Nexus behind a proxy repeats the port.
-        realm = re.sub(r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)", r"\1", realm)
-        if not re.match("https?://", realm, re.I):
-            raise ImgpullError(f"{server} names no token server (realm {quoted(realm, 100)})")
+        pattern = r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)"
+        realm = re.sub(pattern, r"\1", parameters.get("realm", "(no realm)"))
         origin = origin_of(realm)
-        origin = server if origin[:3] == server[:3] else origin
-        has_secret = bool(credential.user or credential.identity)
-        if has_secret and origin.scheme == "http" and self.origin.scheme == "https":
+        if any(credential) and origin.scheme == "http" and self.origin.scheme == "https":
             where = f"the plain-http token server {origin}"
             raise ImgpullError(f"{self.origin} sends us to {where}: credentials do not go there")
         # gcr.io and others name no scope: then we ask for what a pull needs.
-        scope = parameters.get("scope") or f"repository:{self.reference.repository}:pull"
-        fields = {"service": parameters.get("service"), "scope": scope}
-        login = None
+        fields = {"scope": f"repository:{self.reference.repository}:pull"}
+        fields.update((key, parameters[key]) for key in ("scope", "service") if parameters.get(key))
         if credential.identity:
             fields.update(grant_type="refresh_token", refresh_token=credential.identity)
-            fields["client_id"] = "imgpull"
-        elif credential.user:
-            login = basic(credential.user, credential.password)
-            fields["account"] = credential.user
-        fields = {key: value for key, value in fields.items() if value}
-        packed = urlencode(fields, errors="surrogateescape")
-        if credential.identity:
+            packed = urlencode(dict(fields, client_id="imgpull"), errors="surrogateescape")
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            request = ("POST", realm, kind, {origin: None}, packed)
+            request = ("POST", realm, kind, {}, packed)
         else:
-            url = f"{realm}{'&' if '?' in realm else '?'}{packed}"
+            login = credential.user and basic(credential.user, credential.password)
+            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}"
             request = ("GET", url, {}, {origin: login})
 
         def attempt():
             with self.transport.open(*request) as response:
                 if response.status != 200:
-                    advice = self.advice() if has_secret else WHO
-                    raise answer_error(response, "the token server", advice=advice)
+                    raise answer_error(response, "the token server", advice=self.advice())
                 return response.read(TOKEN_LIMIT)
 
         value = parse_json(self.transport.persist("the token server", attempt), "a token")
@@ -2218,7 +2193,6 @@ class Registry:
         self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
         self.documents = {} if documents is None else documents
         self.ranged = True  # False once the server has refused a range
-        self.taken = 0  # bytes of documents that this repository has sent
 
     def speak(self, scheme):
         """Use a scheme from now on."""
@@ -2232,7 +2206,7 @@ class Registry:
     def head(self, target=None):
         """Return the Descriptor of a tag's or digest's manifest, unchecked. Not tried again."""
         path = f"manifests/{target or self.reference.target}"
-        with self.request("HEAD", path, str(self.named), {"Accept": ACCEPT}) as response:
+        with self.request("HEAD", path, str(self.named), {}) as response:
             length = response.headers.get("Content-Length", "")
             value = {
                 "mediaType": response.headers.get("Content-Type"),
@@ -2250,65 +2224,60 @@ class Registry:
         if isinstance(target, Descriptor):
             target, size = target.digest, target.size
         target = target or self.reference.target
-        what = f"{self.reference.name}{'@' if ':' in target else ':'}{target}"
-
-        def attempt():
-            path = f"manifests/{target}"
-            with self.request("GET", path, what, {"Accept": ACCEPT}) as response:
-                announced = response.headers.get("Docker-Content-Digest", "")
-                return response.read(DOCUMENT_LIMIT), target if ":" in target else announced
-
-        body = self.document(target, what, attempt)
+        is_digest = ":" in target
+        what = f"{self.reference.name}{'@' if is_digest else ':'}{target}"
+        body = self.documents.get(target)
+        if body is None:
+            body, _ = self.document(f"manifests/{target}", what, target if is_digest else "")
         if size not in (None, len(body)):
             raise Damaged(f"{what}: got a manifest of {len(body)} bytes, expected {size}")
-        digest = target if ":" in target else digest_of(body)
+        digest = target if is_digest else digest_of(body)
         self.documents[digest] = body
         return parse_manifest(body, digest, what)
 
     def blob(self, descriptor):
         """Return the bytes of a small blob, such as a config, checked."""
-        if descriptor.size > DOCUMENT_LIMIT:
-            size, limit = human(descriptor.size), human(DOCUMENT_LIMIT)
-            raise Damaged(f"{descriptor.digest} has {size}; a config has at most {limit}")
-        view = memoryview(bytearray(min(BUFFER, descriptor.size) or 1))
+        digest, what = descriptor.digest, self.name_of(descriptor)
+        if digest not in self.documents:
+            body, _ = self.document(f"blobs/{digest}", what, digest)
+            if len(body) != descriptor.size:
+                raise Damaged(f"{what}: got {len(body)} bytes, expected {descriptor.size}")
+            with self.transport.lock:
+                self.transport.fetched += len(body)
+            self.documents[digest] = body
+        return self.documents[digest]
+
+    def document(self, path, what, digest=""):
+        """Return the bytes of a document, checked, and the headers that came with it.
+
+        path: str, below the repository's URL
+        digest: str, "" if the server is to say it
+        """
 
         def attempt():
-            return b"".join(
-                map(bytes, self.pieces(descriptor, 0, descriptor.size, view))
-            ), descriptor.digest
+            with self.request("GET", path, what, {}) as response:
+                return response.read(DOCUMENT_LIMIT), response.headers
 
-        return self.document(descriptor.digest, self.name_of(descriptor), attempt)
-
-    def document(self, key, what, attempt):
-        """Return the bytes of a document.
-
-        key: str, its digest, or a tag or path
-        attempt: function that returns them and their digest, "" if it is not known
-        """
-        failure = ""
-        while key not in self.documents:
-            body, digest = self.transport.persist(what, attempt)
+        is_again = False
+        while True:
+            body, headers = self.transport.persist(what, attempt)
             with self.transport.lock:
-                self.taken += len(body)
                 self.transport.taken += len(body)
-            if self.taken > DOCUMENTS_LIMIT or self.transport.taken > PULL_LIMIT:
-                limits = f"{human(DOCUMENTS_LIMIT)}, or {human(PULL_LIMIT)} in all"
-                raise Damaged(f"{self.named} has manifests and configs of more than {limits}")
-            got = digest_of(body, digest) if DIGEST.fullmatch(digest) else digest
-            if failure and got != digest:
-                if key == digest:
-                    raise Damaged(f"{failure}, {TWICE}")
-                # Many registries announce wrong digests for tags. The bytes decide.
-                why = "the registry announces a wrong digest for this tag; using what it sent"
-                self.transport.reporter.warn(f"{what}: {why}")
-            if failure or got == digest:
-                if DIGEST.fullmatch(key):
-                    self.documents[key] = body
-                return body
-            # Bytes get garbled on the way.
-            failure = f"{what}: {mismatch(got, digest)}"
-            self.transport.reporter.warn(f"{failure}; downloading it again")
-        return self.documents[key]
+            if self.transport.taken > PULL_LIMIT:
+                raise Damaged(f"manifests and configs of more than {human(PULL_LIMIT)}")
+            expected = digest or headers.get("Docker-Content-Digest", "")
+            got = digest_of(body, expected) if DIGEST.fullmatch(expected) else expected
+            if got == expected:
+                return body, headers
+            failure = f"{what}: {mismatch(got, expected)}"
+            if is_again and digest:
+                raise Damaged(f"{failure}, {TWICE}")
+            # Bytes get garbled on the way. Many registries announce wrong digests for tags.
+            how = "using what the registry sent" if is_again else "downloading it again"
+            self.transport.reporter.warn(f"{failure}; {how}")
+            if is_again:
+                return body, headers
+            is_again = True
 
     def name_of(self, descriptor):
         """Return the name of a blob in messages: its image, and the first digits of its digest."""
@@ -2430,7 +2399,8 @@ class Registry:
         """
         from urllib.parse import urlencode
 
-        query, steps = "", set()
+        query, steps, is_blob = "", set(), path.startswith("blobs/")
+        headers = headers if is_blob else {"Accept": ACCEPT}
         if self.namespace:
             query = ("&" if "?" in path else "?") + urlencode({"ns": self.namespace})
         # No ping of /v2/ before it: this request is challenged as well, and a public registry costs
@@ -2447,10 +2417,10 @@ class Registry:
                 continue
             if response.status in (200, 206):
                 return response
-            own = response.origin == self.origin or not path.startswith("blobs/")
+            is_own = response.origin == self.origin or not is_blob
             # This reads the body to its end, so that the connection can be used again.
             with response:
-                error = answer_error(response, what, own, login.advice())
+                error = answer_error(response, what, is_own, login.advice())
             if not login.climb(response, sent, steps):
                 break
         raise error
@@ -2459,7 +2429,6 @@ class Registry:
 # ---- Referrers: signatures, SBOMs and whatever else refers to an image (distribution-spec) -------
 
 REFERRERS_LIMIT = 1000  # manifests that refer to one image, or to what refers to it
-REFERRERS_DEPTH = 4  # a signature of an SBOM of an image is 2 deep
 PAGES_LIMIT = 100  # pages of one list
 # cosign's older form: a tag beside the image names a manifest, which has no subject itself.
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
@@ -2501,28 +2470,23 @@ class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
     @property
     def artifact_type(self):
         """Its type: of the artifact, or of the config, or if that is an image's, of a layer."""
-        config, types = self.manifest.config, [self.manifest.artifact_type]
-        if config and config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-            types.append(config.media_type)
-        types += [layer.media_type for layer in self.manifest.layers]
-        return hide(next(filter(None, types), ""))
-
-    @property
-    def kinds(self):
-        """Its kinds in words, such as ["SBOM", "provenance"]; ["artifact"] if they are unknown."""
-        kinds = set()
-        for part in self.manifest.layers or [self.manifest.descriptor]:
-            notes = {**part.annotations, **self.manifest.annotations}
-            types = (
-                f"{self.artifact_type} {part.media_type} {[notes.get(key) for key in PREDICATES]}"
-            )
-            words = (word for pattern, word in REFERRER_KINDS if re.search(pattern, types, re.I))
-            kinds.add(next(words))
-        return sorted(kinds)
+        parts = [self.manifest.config] + self.manifest.layers
+        types = [self.manifest.artifact_type] + [part.media_type for part in parts if part]
+        return hide(
+            next((each for each in types if each not in ("", OCI_CONFIG, DOCKER_CONFIG)), "")
+        )
 
     @property
     def kind(self):
-        return ", ".join(self.kinds)
+        """Its kinds in words, such as "SBOM, provenance"; "artifact" if they are unknown."""
+        kinds = set()
+        for part in self.manifest.layers or [self.manifest.descriptor]:
+            notes = {**part.annotations, **self.manifest.annotations}
+            predicates = [notes.get(key) for key in PREDICATES]
+            types = f"{self.artifact_type} {part.media_type} {predicates}"
+            words = (word for pattern, word in REFERRER_KINDS if re.search(pattern, types, re.I))
+            kinds.add(next(words))
+        return ", ".join(sorted(kinds))
 
     @property
     def role(self):
@@ -2544,49 +2508,30 @@ def tag_of_digest(digest):
     return f"{algorithm}-{digits[:64]}"
 
 
-def next_page(registry, url, headers):
-    """Return the path of a list's next page, below the repository's URL, "" if this was the last.
-
-    url: str, of this page
-    headers: list of str, the values of its Link headers (RFC 8288)
-
-    Raises Damaged if the page is not another one of this repository's lists.
-    """
-    from urllib.parse import urljoin
-
-    # Split before matching: one pattern for it all takes minutes for a header of "<<<<…".
-    links = [link for header in headers for link in re.split(r",\s*(?=<)", header)]
-    for link in links:
-        target, closed, parameters = link.strip().lstrip("<").partition(">")
-        if closed and re.search(r';\s*rel="?next\b', parameters, re.I):
-            with contextlib.suppress(ValueError):
-                target = urljoin(url, target)
-            if not target.startswith(f"{registry.base}referrers/"):
-                where = f"{redacted(target)}, which is not followed"
-                raise Damaged(f"{registry.origin} continues a list of referrers at {where}")
-            return target[len(registry.base) :]
-    return ""
-
-
 def api_pages(registry, digest, what):
     """Yield each page (Manifest) of the list of referrers to a digest in the referrers API.
 
     distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
-    interest. Raises NotFound or Refused if the registry does not have the API.
+    interest. Raises NotFound or Refused if the registry does not have the API, Damaged if a page is
+    continued anywhere but at another of this repository's lists.
     """
-    path, links = f"referrers/{digest}", []
+    from urllib.parse import urljoin
 
-    def attempt():
-        with registry.request("GET", path, what, {"Accept": OCI_INDEX}) as response:
-            links[:] = response.headers.get_all("Link") or []
-            return response.read(DOCUMENT_LIMIT), ""
-
+    path = f"referrers/{digest}"
     for _ in range(PAGES_LIMIT):
-        body = registry.document(path, what, attempt)
+        body, headers = registry.document(path, what)
         yield parse_manifest(body, digest_of(body), what)
-        path = next_page(registry, registry.base + path, links)
-        if not path:
+        # RFC 8288. No "<" within the pattern: otherwise "<<<<…" takes minutes.
+        links = ", ".join(headers.get_all("Link") or [])
+        link = re.search(r'<([^<>]*)>[^<]*;\s*rel="?next\b', links, re.I)
+        if not link:
             return
+        target = link.group(1)
+        with contextlib.suppress(ValueError):
+            target = urljoin(registry.base + path, target)
+        if not target.startswith(f"{registry.base}referrers/"):
+            raise Damaged(f"{what} continues at {redacted(target)}, which is not followed")
+        path = target[len(registry.base) :]
     raise Damaged(f"{what} has more than {PAGES_LIMIT} pages")
 
 
@@ -2638,33 +2583,30 @@ def find_referrers(registry, subjects, reporter):
             reporter.note(f"passed over: {what}, and refers to {subject}")
         return subject == digest
 
-    seen, level, referrers = set(subjects), list(subjects), []
-    for _ in range(REFERRERS_DEPTH + 1):
+    pending, referrers = list(subjects), []
+    seen = set(pending)
+    for digest in pending:
         found = []
-        for digest in level:
-            listed = listed_referrers(registry, digest, reporter)
-            if len(listed) + len(referrers) > REFERRERS_LIMIT:
-                raise Damaged(f"{registry.named} has more than {REFERRERS_LIMIT} referrers")
-            for descriptor in listed:
-                manifest = registry.get(descriptor)
-                if is_about(manifest, digest):
-                    found.append(Referrer(digest, "", manifest))
-                    # A referrer may be an index: its parts are included.
-                    parts = walk(descriptor, manifest, registry.get, "a referrer")
-                    found += [Referrer(descriptor.digest, "", part) for _, part in parts]
-            for suffix in COSIGN_SUFFIXES:
-                manifest = get_tagged(registry, tag_of_digest(digest) + suffix, reporter)
-                if manifest and (not manifest.subject or is_about(manifest, digest)):
-                    found.append(Referrer(digest, suffix, manifest))
-        level = []
+        listed = listed_referrers(registry, digest, reporter)
+        if len(listed) + len(referrers) > REFERRERS_LIMIT:
+            raise Damaged(f"{registry.named} has more than {REFERRERS_LIMIT} referrers")
+        for descriptor in listed:
+            manifest = registry.get(descriptor)
+            if is_about(manifest, digest):
+                found.append(Referrer(digest, "", manifest))
+                # A referrer may be an index: its parts are included.
+                parts = walk(descriptor, manifest, registry.get, "a referrer")
+                found += [Referrer(descriptor.digest, "", part) for _, part in parts]
+        for suffix in COSIGN_SUFFIXES:
+            manifest = get_tagged(registry, tag_of_digest(digest) + suffix, reporter)
+            if manifest and (not manifest.subject or is_about(manifest, digest)):
+                found.append(Referrer(digest, suffix, manifest))
         for referrer in found:
             if referrer.digest not in seen:
                 seen.add(referrer.digest)
-                level.append(referrer.digest)
+                pending.append(referrer.digest)
                 referrers.append(referrer)
-        if not level:
-            return referrers
-    raise Damaged(f"{registry.named} has referrers to referrers, more than {REFERRERS_DEPTH} deep")
+    return referrers
 
 
 # ---- Archive plan: the whole tar laid out before its first layer arrives (image-layout.md) -------
