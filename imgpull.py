@@ -1581,18 +1581,16 @@ class Response(contextlib.AbstractContextManager):
         except Exception as error:
             raise self.transport.failure(error, self.origin) from None
         if not count:
-            missing = human(self.left)
-            raise Temporary(f"{self.origin} closed the connection with {missing} to come")
+            text = f"{self.origin} closed the connection with {human(self.left)} to come"
+            raise Temporary(text)
         self.left -= count
         return count
 
     def first(self, limit):
         """Return the body, or as much of it as limit bytes."""
-        body, view = bytearray(), memoryview(bytearray(64 << 10))
-        while len(body) < limit:
+        body, view, count = bytearray(), memoryview(bytearray(64 << 10)), 1
+        while count and len(body) < limit:
             count = self.readinto(view[: limit - len(body)])
-            if not count:
-                break
             body += view[:count]
         return bytes(body)
 
@@ -1684,7 +1682,7 @@ class Transport:
         self.settings, self.reporter = settings, reporter
         self.idle_limit = 2 * jobs
         self.own_hosts = set()  # hosts that --cert is shown to, added by Registry
-        self.warned = {}  # {warning: the Login that it came from}: several images may have it
+        self.warned = {}  # {warning: the Registry that it came from}: others may have it, too
         self.lock = threading.Lock()  # guards what follows
         self.idle = []  # connections, the one used last at the end
         self.fetched = 0  # bytes of blobs that came, counted by Registry
@@ -1721,12 +1719,12 @@ class Transport:
             try:
                 response = self.send(origin, method, url, sent, body)
             except NobodyListens as error:
-                if url == start:
-                    raise
-                why = f"{redacted(start)} redirects there: is it the login page of a network?"
-                raise NobodyListens(f"{error}; {why}") from None
-            span = headers.get("Range", "")
-            self.reporter.debug(f"{method} {redacted(url)} {span}: {response.status}")
+                if url != start:
+                    why = f"{redacted(start)} redirects there: is it the login page of a network?"
+                    error.args = (f"{error}; {why}",)
+                raise
+            what = f"{method} {redacted(url)} {headers.get('Range', '')}"
+            self.reporter.debug(f"{what}: {response.status}")
             location = (response.headers.get("Location") or "").strip()
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
@@ -1821,20 +1819,20 @@ class Transport:
         """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
         import http.client
 
-        socks = proxy if proxy and is_socks(proxy) else None
-        address = origin_of(proxy, PROXY_PORTS) if proxy and not socks else origin
-        options = {"timeout": self.settings.timeout}
+        is_socks_proxy = proxy and is_socks(proxy)
+        host, port = (origin_of(proxy, PROXY_PORTS) if proxy and not is_socks_proxy else origin)[1:]
+        timeout = self.settings.timeout
         if origin.scheme == "http":
-            connection = http.client.HTTPConnection(address.host, address.port, **options)
+            connection = http.client.HTTPConnection(host, port, timeout=timeout)
         else:
-            options["context"] = self.tls_context(origin)
-            connection = http.client.HTTPSConnection(address.host, address.port, **options)
-            if address is not origin:
+            context = self.tls_context(origin)
+            connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+            if proxy and not is_socks_proxy:
                 connection.set_tunnel(origin.host, origin.port, proxy_authorization(proxy))
         connection.origin, connection.response_class = origin, answer_class()
 
         def dial(address, *_):
-            return self.dial_through(socks, address) if socks else self.dial(address)
+            return self.dial_through(proxy, address) if is_socks_proxy else self.dial(address)
 
         connection._create_connection = dial
         return connection
@@ -1902,12 +1900,12 @@ class Transport:
 
     def release(self, connection, reusable):
         """Take a connection back after use. Beyond the limit, the one used longest ago goes."""
-        with self.lock:
-            self.idle += [connection] * reusable
-            surplus = self.idle.pop(0) if len(self.idle) > self.idle_limit else None
-        for each in (surplus, None if reusable else connection):
-            if each:
-                each.close()
+        if reusable:
+            with self.lock:
+                self.idle.append(connection)
+                connection = self.idle.pop(0) if len(self.idle) > self.idle_limit else None
+        if connection:
+            connection.close()
 
     def close(self):
         """Close the connections that are idle."""
@@ -1935,7 +1933,6 @@ CHALLENGE = re.compile(
     | .)""",
     re.VERBOSE | re.DOTALL,
 )
-VISIBLE = re.compile(r"[\x21-\x7e]+")  # what a token consists of
 
 
 def parse_challenges(value):
@@ -1967,24 +1964,23 @@ def explain(response):
     # It may break off, and be JSON of any shape.
     with contextlib.suppress(Exception):
         text = response.first(ERROR_BODY_LIMIT).decode("utf-8", "replace")
-        if text.lstrip().startswith("<"):
-            # A web page: its title says it, and nginx repeats the status in it.
-            text = "".join(re.findall("<title>([^<]*)</title>", text, re.I)[:1])
+        # Of a web page, its title says it.
+        text = re.sub(r"(?si)^\s*<.*?(<title>|$)|</title>.*", "", text)
         value = load_json(text)
         first = (value.get("errors") or [value])[0]
         keys = ("code", "message", "error", "error_description", "details", "detail")
         text = ": ".join(first[key] for key in keys if isinstance(first.get(key), str)) or text
     # The query of a signed address is a secret.
     text = re.sub(r"\?[^\s?]+", "?***", text)
-    return printable(re.sub(rf"^\s*{response.status}\b[\s:-]*", "", text))
+    return printable(text)
 
 
-def answer_error(response, what, own=True, advice=WHO):
+def answer_error(response, what, advice, own=True):
     """Return the ImgpullError for a response that is not a success, with its status.
 
     what: str, the thing that was asked for
-    own: bool, True if the registry itself answered
     advice: str, what to do if access is denied
+    own: bool, True if the registry itself answered
     """
     status, said = response.status, explain(response)
     text = f"{what}: {response.origin} answered {status}" + (f" ({said})" if said else "")
@@ -2001,172 +1997,6 @@ def answer_error(response, what, own=True, advice=WHO):
         error = Refused(text)
     error.status = status
     return error
-
-
-class Login:
-    """The credential for one repository, and the Authorization headers made of it.
-
-    reference: Reference that is asked for
-    origin: Origin of its registry
-    """
-
-    def __init__(self, reference, settings, transport, origin):
-        self.reference, self.settings = reference, settings
-        self.transport, self.origin = transport, origin
-        self.lock = threading.Lock()  # one thread gets a token, the others wait for it
-        self.headers = {}  # {Origin: Authorization, "" if /v2/ was asked and has no challenge}
-        self.uses = 0  # how many requests were given the headers
-        self.known = {}  # {Origin: parameters of the challenge that its token came from}
-        self.stored = None  # Credential, once it was looked for
-        self.unusable = []  # the faults of files and helpers that could not be used
-
-    def take(self):
-        """Return the headers for the next request."""
-        with self.lock:
-            self.uses += 1
-            return dict(self.headers)
-
-    def climb(self, response, sent, steps):
-        """Return True if a refused request is worth another try: the ladder of CONTRIBUTING.
-
-        sent: dict, the headers that the request was sent with
-        steps: set of the steps that the request has taken; each is taken once
-        """
-        origin, status, challenge = response.origin, response.status, challenge_in(response)
-        header, is_own = sent.get(origin), origin == self.origin
-        with self.lock:
-            if self.headers.get(origin) != header:
-                return True  # another thread was faster
-            # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
-            # this request has fetched itself is fresh.
-            is_token = header and header.startswith("Bearer ") and not self.credential().token
-            if is_token and status in (400, 401, 403) and not challenge and not steps:
-                steps.add("drop")
-                del self.headers[origin]
-                return True
-            # gcr.io and others have their challenge at /v2/ alone.
-            is_first = is_own and header is None and not challenge
-            if is_first and (status == 401 or status in (403, 404) and any(self.credential())):
-                self.headers[origin] = ""
-                url = f"{origin.scheme}://{origin}/v2/"
-                with self.transport.open("GET", url, {}, {}) as ping:
-                    challenge = challenge_in(ping)
-            if "bearer" in challenge or is_own and challenge:
-                return self.answer(origin, challenge, steps)
-        return False
-
-    def answer(self, origin, challenge, steps):
-        """Answer a challenge, and return True if that gives a header to try."""
-        credential = self.credential() if origin == self.origin else NOBODY
-        # Bearer first if both are offered, as in containerd: Basic sends the password itself.
-        if "bearer" in challenge and not credential.token:
-            parameters = new = challenge["bearer"]
-            # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
-            old = self.known.pop(origin, new)
-            if old.get("realm") not in {*steps, new.get("realm")}:
-                parameters = old
-            realm = parameters.get("realm")
-            # A new token that is refused is no good, unless other threads have used it up: some
-            # registries give out tokens for a few requests.
-            if realm in steps and self.uses < 2:
-                return False
-            try:
-                token = self.token(parameters, credential)
-            except ImgpullError as error:
-                # A stale "docker login" must not break the pull of a public image.
-                if credential.source and isinstance(error, (NoAccess, Refused)):
-                    self.stored = NOBODY
-                    text = f"{credential.source}: the token server refuses the login for"
-                    text = f"{text} {origin.host}; going on without it: log in again, or log out"
-                    self.warn(text)
-                elif parameters is new:
-                    raise
-                return self.answer(origin, challenge, steps)
-            steps.add(realm)
-            self.known[origin] = parameters
-            self.headers[origin], self.uses = f"Bearer {token}", 0
-            return True
-        before = self.headers.get(origin)
-        if credential.token and challenge.keys() & {"bearer", "basic"}:
-            # An ECR token is base64 of AWS:password already.
-            scheme = "Bearer" if "bearer" in challenge else "Basic"
-            self.headers[origin] = f"{scheme} {credential.token}"
-        elif "basic" in challenge and (credential.user or credential.password):
-            self.headers[origin] = basic(credential.user, credential.password)
-        else:
-            schemes = printable(", ".join(challenge), 80)
-            why = f"requires a login by {schemes} (imgpull knows basic and bearer)"
-            raise NoAccess(f"{self.reference}: {self.origin} {why}: {self.advice()}")
-        # A password or a token that was given stays the same, and so refused.
-        return self.headers[origin] != before
-
-    def credential(self):
-        """Return the Credential for this repository, looked for once: options, then stored ones."""
-        if self.stored is None:
-            given = self.settings
-            given = Credential(given.user or "", given.password or "", "", given.token or "", "")
-            if not any(given):
-                given = stored_credential(self.reference, os.environ, self.warn) or NOBODY
-            for secret in given[1:4]:
-                remember_secret(secret)
-            if given.token and not VISIBLE.fullmatch(given.token):
-                raise UsageError(f"the token for {self.origin.host} contains blanks or the like")
-            self.stored = given
-        return self.stored
-
-    def warn(self, text):
-        """Warn of a file or helper that cannot be used, and remember it for the error."""
-        self.unusable.append(text.partition("; going on without it")[0])
-        if self.transport.warned.setdefault(text, self) is self:
-            self.transport.reporter.warn(text)
-
-    def advice(self):
-        """Return the advice after a refusal: log in, or log in as somebody else."""
-        if not any(self.stored or ()):
-            return "; ".join([WHO] + self.unusable)
-        where = self.stored.source or "the options"
-        return f"the login from {where} is wrong, has expired or has no right to this image"
-
-    def token(self, parameters, credential):
-        """Return a token from the realm in a challenge's parameters, for a Credential.
-
-        The rules are those of distribution's token and oauth2 specifications.
-        """
-        from urllib.parse import urlencode
-
-        # Nexus behind a proxy repeats the port.
-        pattern = r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)"
-        realm = re.sub(pattern, r"\1", parameters.get("realm", "(no realm)"))
-        origin = origin_of(realm)
-        if any(credential) and origin.scheme == "http" and self.origin.scheme == "https":
-            where = f"the plain-http token server {origin}"
-            raise ImgpullError(f"{self.origin} sends us to {where}: credentials do not go there")
-        # gcr.io and others name no scope: then we ask for what a pull needs.
-        fields = {"scope": f"repository:{self.reference.repository}:pull"}
-        fields.update((key, parameters[key]) for key in ("scope", "service") if parameters.get(key))
-        if credential.identity:
-            fields.update(grant_type="refresh_token", refresh_token=credential.identity)
-            packed = urlencode(dict(fields, client_id="imgpull"), errors="surrogateescape")
-            kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            request = ("POST", realm, kind, {}, packed)
-        else:
-            login = credential.user and basic(credential.user, credential.password)
-            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}"
-            request = ("GET", url, {}, {origin: login})
-
-        def attempt():
-            with self.transport.open(*request) as response:
-                if response.status != 200:
-                    raise answer_error(response, "the token server", advice=self.advice())
-                return response.read(TOKEN_LIMIT)
-
-        value = parse_json(self.transport.persist("the token server", attempt), "a token")
-        # distribution's token specification allows either name; access_token is that of OAuth 2.0.
-        for key in ("token", "access_token"):
-            token = field(value, key, str, "a token", "")
-            if VISIBLE.fullmatch(token):
-                return remember_secret(token)
-        raise Damaged(f"the token server {origin} gave no token")
 
 
 class Registry:
@@ -2193,6 +2023,11 @@ class Registry:
         self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
         self.documents = {} if documents is None else documents
         self.ranged = True  # False once the server has refused a range
+        self.lock = threading.Lock()  # one thread gets a token, the others wait for it
+        self.headers = {}  # {Origin: Authorization, "" if /v2/ was asked and has no challenge}
+        self.uses = 0  # requests that were given the last header
+        self.known = {}  # {Origin: parameters of the challenge that its token came from}
+        self.stored = None  # Credential, once it was looked for
 
     def speak(self, scheme):
         """Use a scheme from now on."""
@@ -2201,7 +2036,6 @@ class Registry:
         host = "registry-1.docker.io" if host == "docker.io" else host
         self.base = f"{scheme}://{host}/v2/{self.reference.repository}/"
         self.origin = origin_of(self.base)
-        self.login = Login(self.reference, self.settings, self.transport, self.origin)
 
     def head(self, target=None):
         """Return the Descriptor of a tag's or digest's manifest, unchecked. Not tried again."""
@@ -2226,58 +2060,52 @@ class Registry:
         target = target or self.reference.target
         is_digest = ":" in target
         what = f"{self.reference.name}{'@' if is_digest else ':'}{target}"
-        body = self.documents.get(target)
-        if body is None:
-            body, _ = self.document(f"manifests/{target}", what, target if is_digest else "")
-        if size not in (None, len(body)):
-            raise Damaged(f"{what}: got a manifest of {len(body)} bytes, expected {size}")
-        digest = target if is_digest else digest_of(body)
+        digest = target if is_digest else ""
+        body, _ = self.document(f"manifests/{target}", what, digest, size)
+        digest = digest or digest_of(body)
         self.documents[digest] = body
         return parse_manifest(body, digest, what)
 
     def blob(self, descriptor):
         """Return the bytes of a small blob, such as a config, checked."""
-        digest, what = descriptor.digest, self.name_of(descriptor)
-        if digest not in self.documents:
-            body, _ = self.document(f"blobs/{digest}", what, digest)
-            if len(body) != descriptor.size:
-                raise Damaged(f"{what}: got {len(body)} bytes, expected {descriptor.size}")
-            with self.transport.lock:
-                self.transport.fetched += len(body)
-            self.documents[digest] = body
-        return self.documents[digest]
+        _, digest, size = descriptor[:3]
+        return self.document(f"blobs/{digest}", self.name_of(descriptor), digest, size)[0]
 
-    def document(self, path, what, digest=""):
+    def document(self, path, what, digest="", size=None):
         """Return the bytes of a document, checked, and the headers that came with it.
 
         path: str, below the repository's URL
         digest: str, "" if the server is to say it
+        size: int, or None if it is not known
         """
 
         def attempt():
             with self.request("GET", path, what, {}) as response:
                 return response.read(DOCUMENT_LIMIT), response.headers
 
-        is_again = False
-        while True:
+        body, headers, is_again = self.documents.get(digest), {}, False
+        while body is None:
             body, headers = self.transport.persist(what, attempt)
             with self.transport.lock:
                 self.transport.taken += len(body)
+                self.transport.fetched += len(body) * path.startswith("blobs/")
             if self.transport.taken > PULL_LIMIT:
                 raise Damaged(f"manifests and configs of more than {human(PULL_LIMIT)}")
             expected = digest or headers.get("Docker-Content-Digest", "")
             got = digest_of(body, expected) if DIGEST.fullmatch(expected) else expected
-            if got == expected:
-                return body, headers
-            failure = f"{what}: {mismatch(got, expected)}"
-            if is_again and digest:
-                raise Damaged(f"{failure}, {TWICE}")
-            # Bytes get garbled on the way. Many registries announce wrong digests for tags.
-            how = "using what the registry sent" if is_again else "downloading it again"
-            self.transport.reporter.warn(f"{failure}; {how}")
-            if is_again:
-                return body, headers
-            is_again = True
+            if got != expected:
+                # Bytes get garbled on the way. Many registries announce wrong digests for tags.
+                failure = f"{what}: {mismatch(got, expected)}"
+                if is_again and digest:
+                    raise Damaged(f"{failure}, {TWICE}")
+                how = "using what the registry sent" if is_again else "downloading it again"
+                self.transport.reporter.warn(f"{failure}; {how}")
+                body, is_again = body if is_again else None, True
+        if size not in (None, len(body)):
+            raise Damaged(f"{what}: got {len(body)} bytes, expected {size}")
+        if digest:
+            self.documents[digest] = body
+        return body, headers
 
     def name_of(self, descriptor):
         """Return the name of a blob in messages: its image, and the first digits of its digest."""
@@ -2406,7 +2234,9 @@ class Registry:
         # No ping of /v2/ before it: this request is challenged as well, and a public registry costs
         # no extra round trip.
         for _ in range(LADDER):
-            login, sent = self.login, self.login.take()
+            with self.lock:
+                self.uses += 1
+                sent = dict(self.headers)
             try:
                 response = self.transport.open(method, self.base + path + query, headers, sent)
             except NotTLS:
@@ -2420,16 +2250,156 @@ class Registry:
             is_own = response.origin == self.origin or not is_blob
             # This reads the body to its end, so that the connection can be used again.
             with response:
-                error = answer_error(response, what, is_own, login.advice())
-            if not login.climb(response, sent, steps):
+                error = answer_error(response, what, self.advice(), is_own)
+            if not self.climb(response, sent, steps):
                 break
         raise error
+
+    def climb(self, response, sent, steps):
+        """Return True if a refused request is worth another try: the ladder of CONTRIBUTING.
+
+        sent: dict, the headers that the request was sent with
+        steps: set of the steps that the request has taken; each is taken once
+        """
+        origin, status, challenge = response.origin, response.status, challenge_in(response)
+        header, is_own = sent.get(origin), origin == self.origin
+        with self.lock:
+            if self.headers.get(origin) != header:
+                return True  # another thread was faster
+            # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
+            # this request has fetched itself is fresh.
+            is_token = header and header.startswith("Bearer ") and not self.credential().token
+            if is_token and status in (400, 401, 403) and not challenge and not steps:
+                steps.add("drop")
+                del self.headers[origin]
+                return True
+            # gcr.io and others have their challenge at /v2/ alone.
+            is_first = is_own and header is None and not challenge
+            if is_first and (status == 401 or status in (403, 404) and any(self.credential())):
+                self.headers[origin] = ""
+                url = f"{origin.scheme}://{origin}/v2/"
+                with self.transport.open("GET", url, {}, {}) as ping:
+                    challenge = challenge_in(ping)
+            if "bearer" in challenge or is_own and challenge:
+                return self.answer(origin, challenge, steps)
+        return False
+
+    def answer(self, origin, challenge, steps):
+        """Answer a challenge, and return True if that gives a header to try."""
+        credential = self.credential() if origin == self.origin else NOBODY
+        # Bearer first if both are offered, as in containerd: Basic sends the password itself.
+        if "bearer" in challenge and not credential.token:
+            parameters = new = challenge["bearer"]
+            # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
+            old = self.known.pop(origin, new)
+            if old.get("realm") not in {*steps, new.get("realm")}:
+                parameters = old
+            realm = parameters.get("realm")
+            # A new token that is refused is no good, unless other threads have used it up: some
+            # registries give out tokens for a few requests.
+            if realm in steps and self.uses < 2:
+                return False
+            try:
+                token = self.token(parameters, credential)
+            except ImgpullError as error:
+                # A stale "docker login" must not break the pull of a public image.
+                if credential.source and isinstance(error, (NoAccess, Refused)):
+                    self.stored = NOBODY
+                    text = f"{credential.source}: the token server refuses the login for"
+                    text = f"{text} {origin.host}; going on without it: log in again, or log out"
+                    self.warn(text)
+                elif parameters is new:
+                    raise
+                return self.answer(origin, challenge, steps)
+            steps.add(realm)
+            self.known[origin] = parameters
+            self.headers[origin], self.uses = f"Bearer {token}", 0
+            return True
+        before = self.headers.get(origin)
+        if credential.token and challenge.keys() & {"bearer", "basic"}:
+            # An ECR token is base64 of AWS:password already.
+            scheme = "Bearer" if "bearer" in challenge else "Basic"
+            self.headers[origin] = f"{scheme} {credential.token}"
+        elif "basic" in challenge and (credential.user or credential.password):
+            self.headers[origin] = basic(credential.user, credential.password)
+        else:
+            schemes = printable(", ".join(challenge), 80)
+            why = f"requires a login by {schemes} (imgpull knows basic and bearer)"
+            raise NoAccess(f"{self.reference}: {self.origin} {why}: {self.advice()}")
+        # A password or a token that was given stays the same, and so refused.
+        return self.headers[origin] != before
+
+    def credential(self):
+        """Return the Credential for this repository, looked for once: options, then stored ones."""
+        if self.stored is None:
+            given = self.settings
+            given = Credential(given.user or "", given.password or "", "", given.token or "", "")
+            if not any(given):
+                given = stored_credential(self.reference, os.environ, self.warn) or NOBODY
+            for secret in given[1:4]:
+                remember_secret(secret)
+            self.stored = given
+        return self.stored
+
+    def warn(self, text):
+        """Warn of a file or helper that cannot be used, once for all images."""
+        if self.transport.warned.setdefault(text, self) is self:
+            self.transport.reporter.warn(text)
+
+    def advice(self):
+        """Return the advice after a refusal: log in, or log in as somebody else."""
+        if not any(self.stored or ()):
+            return WHO
+        where = self.stored.source or "the options"
+        return f"the login from {where} is wrong, has expired or has no right to this image"
+
+    def token(self, parameters, credential):
+        """Return a token from the realm in a challenge's parameters, for a Credential.
+
+        The rules are those of distribution's token and oauth2 specifications.
+        """
+        from urllib.parse import urlencode
+
+        # Nexus behind a proxy repeats the port.
+        pattern = r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)"
+        realm = re.sub(pattern, r"\1", parameters.get("realm", "(no realm)"))
+        origin = origin_of(realm)
+        if any(credential) and origin.scheme == "http" and self.origin.scheme == "https":
+            where = f"the plain-http token server {origin}"
+            raise ImgpullError(f"{self.origin} sends us to {where}: credentials do not go there")
+        # gcr.io and others name no scope: then we ask for what a pull needs.
+        fields = {"scope": f"repository:{self.reference.repository}:pull"}
+        fields.update((key, parameters[key]) for key in ("scope", "service") if parameters.get(key))
+        if credential.identity:
+            fields.update(grant_type="refresh_token", refresh_token=credential.identity)
+            packed = urlencode(dict(fields, client_id="imgpull"), errors="surrogateescape")
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            request = ("POST", realm, kind, {}, packed)
+        else:
+            login = credential.user and basic(credential.user, credential.password)
+            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}"
+            request = ("GET", url, {}, {origin: login})
+
+        def attempt():
+            with self.transport.open(*request) as response:
+                if response.status != 200:
+                    raise answer_error(response, "the token server", self.advice())
+                return response.read(TOKEN_LIMIT)
+
+        value = parse_json(self.transport.persist("the token server", attempt), "a token")
+        # distribution's token specification allows either name; access_token is that of OAuth 2.0.
+        for key in ("token", "access_token"):
+            token = field(value, key, str, "a token", "")
+            if re.fullmatch(r"[\x21-\x7e]+", token):
+                return remember_secret(token)
+        raise Damaged(f"the token server {origin} gave no token")
 
 
 # ---- Referrers: signatures, SBOMs and whatever else refers to an image (distribution-spec) -------
 
-REFERRERS_LIMIT = 1000  # manifests that refer to one image, or to what refers to it
-PAGES_LIMIT = 100  # pages of one list
+REFERRERS_LIMIT = (
+    1000  # manifests that refer to one image, or to what refers to it; pages of a list
+)
 # cosign's older form: a tag beside the image names a manifest, which has no subject itself.
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 COSIGN_ROLES = {".sig": "sigs", ".att": "atts"}  # {suffix: cosign's word for it in index.json}
@@ -2460,7 +2430,7 @@ class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
 
     @property
     def digest(self):
-        return self.manifest.descriptor.digest
+        return self.manifest.digest
 
     @property
     def size(self):
@@ -2508,31 +2478,28 @@ def tag_of_digest(digest):
     return f"{algorithm}-{digits[:64]}"
 
 
-def api_pages(registry, digest, what):
-    """Yield each page (Manifest) of the list of referrers to a digest in the referrers API.
+def next_page(registry, path, headers):
+    """Return the path of a list's next page, below the repository's URL, "" if this was the last.
 
-    distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
-    interest. Raises NotFound or Refused if the registry does not have the API, Damaged if a page is
-    continued anywhere but at another of this repository's lists.
+    path: str, of this page
+    headers: of its answer (RFC 8288)
+
+    Raises Damaged if the page is not another one of this repository's lists.
     """
     from urllib.parse import urljoin
 
-    path = f"referrers/{digest}"
-    for _ in range(PAGES_LIMIT):
-        body, headers = registry.document(path, what)
-        yield parse_manifest(body, digest_of(body), what)
-        # RFC 8288. No "<" within the pattern: otherwise "<<<<…" takes minutes.
-        links = ", ".join(headers.get_all("Link") or [])
-        link = re.search(r'<([^<>]*)>[^<]*;\s*rel="?next\b', links, re.I)
-        if not link:
-            return
-        target = link.group(1)
-        with contextlib.suppress(ValueError):
-            target = urljoin(registry.base + path, target)
-        if not target.startswith(f"{registry.base}referrers/"):
-            raise Damaged(f"{what} continues at {redacted(target)}, which is not followed")
-        path = target[len(registry.base) :]
-    raise Damaged(f"{what} has more than {PAGES_LIMIT} pages")
+    links = ", ".join(headers.get_all("Link") or [])
+    # No "<" within the pattern's parts: otherwise "<<<<…" takes minutes.
+    link = re.search(r'<([^<>]*)>[^<]*;\s*rel="?next\b', links, re.I)
+    if not link:
+        return ""
+    target = link.group(1)
+    with contextlib.suppress(ValueError):
+        target = urljoin(registry.base + path, target)
+    if not target.startswith(f"{registry.base}referrers/"):
+        where = f"{redacted(target)}, which is not followed"
+        raise Damaged(f"{registry.origin} continues a list of referrers at {where}")
+    return target[len(registry.base) :]
 
 
 def get_tagged(registry, tag, reporter):
@@ -2548,10 +2515,20 @@ def get_tagged(registry, tag, reporter):
 
 
 def listed_referrers(registry, digest, reporter):
-    """Return [Descriptor, ...] of a registry's list of referrers to a digest."""
+    """Return [Descriptor, ...] of a registry's list of referrers to a digest.
+
+    distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
+    interest.
+    """
     what = f"the list of referrers to {registry.reference.name}@{digest}"
+    path, lists = f"referrers/{digest}", []
     try:
-        lists = list(api_pages(registry, digest, what))
+        while path:
+            body, headers = registry.document(path, what)
+            lists.append(parse_manifest(body, digest_of(body), what))
+            path = next_page(registry, path, headers)
+            if len(lists) > REFERRERS_LIMIT:
+                raise Damaged(f"{what} has more than {REFERRERS_LIMIT} pages")
     except (NotFound, Refused, NoAccess) as error:
         # Registries that do not have the API answer with 404, some with 400, 405 or 406, Harbor 2.7
         # with 401. For those, the list is kept under a tag ("Referrers Tag Schema").
@@ -2560,10 +2537,8 @@ def listed_referrers(registry, digest, reporter):
                 raise
             reporter.note(f"looking for a tag instead: {error}")
         tagged = get_tagged(registry, tag_of_digest(digest), reporter)
-        lists = [tagged] if tagged else []
-        if tagged and tagged.descriptor.digest == digest:
-            reporter.note(f"{what} is the image itself, as on GitLab: taken for none")
-            return []
+        # GitLab has the image itself under that tag.
+        lists = [tagged] if tagged and tagged.digest != digest else []
     if not all(page.is_index for page in lists):
         raise Damaged(f"{what} is an image's manifest, not an index")
     return [descriptor for page in lists for descriptor in page.children]
@@ -2579,8 +2554,8 @@ def find_referrers(registry, subjects, reporter):
     def is_about(manifest, digest):
         subject = manifest.subject.digest if manifest.subject else "nothing"
         if subject != digest:
-            what = f"{manifest.descriptor.digest} should refer to {digest}"
-            reporter.note(f"passed over: {what}, and refers to {subject}")
+            text = f"passed over: {manifest.digest} refers to {subject}, not {digest}"
+            reporter.note(text)
         return subject == digest
 
     pending, referrers = list(subjects), []

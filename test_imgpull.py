@@ -1556,7 +1556,8 @@ class TestFaults(Case):
                         self.assertLess(fault.times, times, "it did not come to that")
                     if excess is not None:
                         sent = (store or server).sent("config", "layer", "store")
-                        self.assertLessEqual(sent, sizes(IMAGE) + excess)
+                        again = 2 * len(IMAGE.config) if kind in ("config", "store") else 0     # not resumed: it is small
+                        self.assertLessEqual(sent, sizes(IMAGE) + excess + again)
                     self.assertEqual("warning" in self.said.err, bool(re.search("another dig|flipped|other b", name)))
                     for one in filter(None, (server, store)):
                         one.close()
@@ -1757,7 +1758,7 @@ class TestRefusals(Case):
         ("token", says(404, b"{}"), "404")
     ] + [(kind, changed(body=lambda body, more=more: (body + b" ")[:len(body) + more]), words)     # short, and long
          for more in (-1, 1) for kind, words in [
-             ("manifest", "digest mismatch"), ("config", "%d bytes" % (299 + more)), ("layer", "announces")]
+             ("manifest", "digest mismatch"), ("config", "digest mismatch"), ("layer", "announces")]
     ] + [("tag", raw(data + b"\r\n"), words) for data, words in [
         (b"SSH-2.0-OpenSSH_9.2", "HTTP"), (b"hello", "HTTP"), (b"HTTP/1.1 0 Odd\r\nContent-Length: 0\r\n", "HTTP"),
         (b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n", "999")]
@@ -1829,7 +1830,7 @@ class TestRefusals(Case):
         for argv in (["import imgpull"], [script, self.tar] + hosts):       # compiled first, which takes memory
             out = subprocess.check_output([sys.executable, "-c"] + argv, cwd=self.dir, stderr=subprocess.DEVNULL)
         codes, peak = out.decode().splitlines()[-1].split("|")
-        self.assertEqual(ast.literal_eval(codes), [0, 5, 5, 1, 5, 5, 5])
+        self.assertEqual(ast.literal_eval(codes), [0, 5, 5, 1, 4, 4, 5])
         self.assertLess(int(peak), 40 << 10)
 
 
@@ -2010,7 +2011,7 @@ class TestCredentials(Case):
                 self.assertEqual(run.code, 0, run.err)
                 self.assertIn("docker.io/library/alpine:latest", run.out.decode())
         self.assertEqual({request.authorization for request in tokens.requests}, {basic("user", "pass")})
-        self.assertEqual(tokens.requests[0].query, {"account": ["user"], "service": ["registry.docker.io"],
+        self.assertEqual(tokens.requests[0].query, {"service": ["registry.docker.io"],
                                                     "scope": ["repository:library/alpine:pull"]})
         self.assertFalse([request for request in hub.requests if (request.authorization or "").startswith("Basic")])
 
@@ -3782,7 +3783,7 @@ MISLEADING = [
     ("not JSON", [], {"faults": [("referrers", says(200, b"{"), ALWAYS)]}, 5, "JSON"),
     ("endless", [], {"faults": [("referrers", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), ALWAYS)]}, 5,
      "more than"), ("cut", [SBOM], {"faults": [("referrers", cut(20), 1)]}, 0, "trying again"),
-    ("the same page for ever", [SBOM], {"faults": [("referrers", next_at("?from=0"), ALWAYS)]}, 5, "100 pages"),
+    ("the same page for ever", [SBOM], {"faults": [("referrers", next_at("?from=0"), ALWAYS)]}, 5, "1000 pages"),
     ("the next page elsewhere", [SBOM], {"faults": [("referrers", next_at("https://evil.test/v2/"), ALWAYS)]}, 5,
      "evil.test"),
     ("the next page in another place", [SBOM], {"faults": [("referrers", next_at("/v2/other/referrers/x"), ALWAYS)]}, 5,
@@ -3800,7 +3801,7 @@ MISLEADING = [
      "passed over"),
     ("the image itself", [], {"lists": {IMAGE.digest: [descriptor(IMAGE.manifest, OCI.manifest)]}}, 0, "no signatures"),
     ("in a circle", [SBOM], {"lists": {SBOM.digest: [descriptor(IMAGE.manifest, OCI.manifest), descriptor(SBOM.manifest,
-     OCI.manifest)]}}, 0, ""), ("four deep", chain(4), {}, 0, ""), ("five deep", chain(5), {}, 5, "4 deep"),
+     OCI.manifest)]}}, 0, ""), ("in a row", chain(5), {}, 0, ""),
     ("an older signature of another image", [(make_referrer(ARM), tag_of(IMAGE, ".sig"))], {}, 0, "passed over"),
     ("a config that is gone", [SBOM], {"gone": sha256(b"{}")}, 3, "404"),
     ("a blob that is gone", [SBOM], {"gone": SBOM.layers[0]}, 3, "404"),
@@ -3915,8 +3916,9 @@ class TestReferrers(Case):
         self.assertEqual(len(imgpull.list_archive(self.tar)[0].referrers), 30)
         self.assertEqual([request.target.partition("?")[2] for request in server.requests
                           if request.kind == "referrers"][:5], ["", "from=7", "from=14", "from=21", "from=28"])
-        with mock.patch.object(imgpull, "REFERRERS_LIMIT", 29):
-            self.fails(self.fetch(server, expect=5), "more than 29 referrers", code=5)
+        for server, limit in ((server, 29), (self.registry(IMAGE, chain(5)), 4)):
+            with self.subTest(limit), mock.patch.object(imgpull, "REFERRERS_LIMIT", limit):
+                self.fails(self.fetch(server, expect=5), "more than %d referrers" % limit, code=5)
 
     def test_listed_in_the_wrong_place(self):
         """What the list of the index names by mistake is found where it belongs."""
