@@ -45,7 +45,7 @@ assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys
 
 # Private parts of the standard library that are used here, each with its reason at its use. They
 # are the same in Python 3.6 to 3.14, and test_private_parts fails if a new one changes them.
-#   http.client.HTTPConnection._create_connection   to pass over dead addresses
+#   http.client.HTTPConnection._create_connection   to go through a SOCKS proxy
 #   http.client.HTTPResponse._read_status   to pass over the interim answers 102 and 103
 #   http.client.HTTPResponse.fp   to read through Incoming, and as much as has arrived
 #   argparse.ArgumentParser._option_string_actions   to find the option that was meant
@@ -1467,7 +1467,6 @@ def tls_failure(error, peer, authorities):
 
 # ---- Connections: the one place that makes a request, and the one rule that retries --------------
 
-USER_AGENT = f"imgpull/{__version__}"
 BUFFER = 256 << 10  # bytes a read: measured, more does not pay and less costs calls
 REDIRECTS = 10
 BACKOFF = 0.5  # seconds before the first retry; doubles with each, up to 64 times as much
@@ -1479,7 +1478,6 @@ OVERHEAD_LIMIT = 512 << 10  # bytes of headers, or of chunk sizes and trailers f
 FILL_SECONDS = 0.05  # how long a read goes on to fill its buffer
 # A peer that sends less than this is given up. A silent one is --timeout's business alone.
 SLOW_SECONDS, SLOW_RATE = 60, 1 << 10  # the least to look at, and bytes a second
-DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer if there are others
 
 
 class Incoming(io.RawIOBase):
@@ -1689,7 +1687,6 @@ class Transport:
         self.taken = 0  # bytes of documents that came, counted by Registry
         self.contexts = {}  # {TLSFiles: ssl.SSLContext}: a context costs a megabyte
         self.reached = set()  # Origins that have answered
-        self.dead = set()  # addresses that have not
         self.stopping = threading.Event()  # set if all threads should end
 
     def persist(self, what, attempt):
@@ -1740,14 +1737,14 @@ class Transport:
     def send(self, origin, method, url, headers, body):
         """Return the Response to one request, without redirects: the one place that asks.
 
-        http.client adds Host, and asks for no compression: sizes and digests are of the plain bytes.
+        http.client adds Host and asks for no compression: sizes and digests are of plain bytes.
         """
         from urllib.parse import quote, urlsplit
 
         parts = urlsplit(url)
         query = f"?{parts.query}" if parts.query else ""
         target = quote(f"{parts.path or '/'}{query}", safe="/?%:@!$&'()*+,;=~-._[]")
-        headers = dict(headers, **{"User-Agent": USER_AGENT})
+        headers = dict(headers, **{"User-Agent": f"imgpull/{__version__}"})
         proxy = usable_proxy(origin, os.environ)
         if proxy and origin.scheme == "http" and not is_socks(proxy):
             target = f"http://{origin}{target}"
@@ -1819,22 +1816,19 @@ class Transport:
         """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
         import http.client
 
-        is_socks_proxy = proxy and is_socks(proxy)
-        host, port = (origin_of(proxy, PROXY_PORTS) if proxy and not is_socks_proxy else origin)[1:]
+        is_http_proxy = proxy and not is_socks(proxy)
+        host, port = (origin_of(proxy, PROXY_PORTS) if is_http_proxy else origin)[1:]
         timeout = self.settings.timeout
         if origin.scheme == "http":
             connection = http.client.HTTPConnection(host, port, timeout=timeout)
         else:
             context = self.tls_context(origin)
             connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
-            if proxy and not is_socks_proxy:
+            if is_http_proxy:
                 connection.set_tunnel(origin.host, origin.port, proxy_authorization(proxy))
         connection.origin, connection.response_class = origin, answer_class()
-
-        def dial(address, *_):
-            return self.dial_through(proxy, address) if is_socks_proxy else self.dial(address)
-
-        connection._create_connection = dial
+        if proxy and not is_http_proxy:
+            connection._create_connection = lambda address, *_: self.dial(proxy, address)
         return connection
 
     def tls_files(self, origin):
@@ -1851,30 +1845,17 @@ class Transport:
                 self.contexts[files] = tls_context(files)
             return self.contexts[files]
 
-    def dial(self, address):
-        """As socket.create_connection, but a dead address, of IPv6 say, costs little, and once."""
-        import socket
-
-        timeout = self.settings.timeout
-        infos = socket.getaddrinfo(*address, 0, socket.SOCK_STREAM)
-        *others, last = sorted((info[4][:2] for info in infos), key=self.dead.__contains__)
-        for each in others:
-            with contextlib.suppress(OSError):
-                sock = socket.create_connection(each, min(timeout, DEAD_ADDRESS_SECONDS))
-                sock.settimeout(timeout)
-                return sock
-            self.dead.add(each)
-        return socket.create_connection(last, timeout)
-
-    def dial_through(self, proxy, address):
+    def dial(self, proxy, address):
         """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929).
 
         The proxy resolves the name, as in Go's tools.
         """
+        import socket
+
         host, port = address
         server, target = origin_of(proxy, PROXY_PORTS), sized(host) + port.to_bytes(2, "big")
         login = b"".join(map(sized, proxy_login(proxy) or ()))
-        sock = self.dial((server.host, server.port))
+        sock = socket.create_connection(server[1:], self.settings.timeout)
         try:
             with sock.makefile("rb") as file:
 
@@ -1915,7 +1896,6 @@ class Transport:
 
 # ---- Registry and login: challenges, tokens, manifests and blobs (distribution-spec) -------------
 
-TOKEN_LIMIT = 1 << 20  # bytes of a token server's answer
 ERROR_BODY_LIMIT = 8 << 10  # bytes of an error's body that are read
 PULL_LIMIT = 64 << 20  # bytes of all manifests and configs of a pull
 TWICE = "twice: the registry's copy is damaged, or something on the way changes it"
@@ -2019,8 +1999,6 @@ class Registry:
         self.reference, self.named, self.namespace = mirrored(reference, settings.namespace)
         self.speak(settings.scheme or "https")
         self.transport.own_hosts.add(self.origin.host)
-        # As docker does: a registry on this host mostly has no TLS.
-        self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
         self.documents = {} if documents is None else documents
         self.ranged = True  # False once the server has refused a range
         self.lock = threading.Lock()  # one thread gets a token, the others wait for it
@@ -2240,9 +2218,10 @@ class Registry:
             try:
                 response = self.transport.open(method, self.base + path + query, headers, sent)
             except NotTLS:
-                if not self.may_speak_http:
+                # As docker does: a registry on this host mostly has no TLS.
+                is_secure = self.origin.scheme == "https"
+                if self.settings.scheme or not (is_secure and is_loopback(self.origin.host)):
                     raise
-                self.may_speak_http = False
                 self.speak("http")
                 continue
             if response.status in (200, 206):
@@ -2305,9 +2284,10 @@ class Registry:
                 # A stale "docker login" must not break the pull of a public image.
                 if credential.source and isinstance(error, (NoAccess, Refused)):
                     self.stored = NOBODY
-                    text = f"{credential.source}: the token server refuses the login for"
-                    text = f"{text} {origin.host}; going on without it: log in again, or log out"
-                    self.warn(text)
+                    text = (
+                        f"{credential.source}: the token server refuses the login for {origin.host}"
+                    )
+                    self.warn(f"{text}; going on without it: log in again, or log out")
                 elif parameters is new:
                     raise
                 return self.answer(origin, challenge, steps)
@@ -2384,7 +2364,7 @@ class Registry:
             with self.transport.open(*request) as response:
                 if response.status != 200:
                     raise answer_error(response, "the token server", self.advice())
-                return response.read(TOKEN_LIMIT)
+                return response.read(DOCUMENT_LIMIT)
 
         value = parse_json(self.transport.persist("the token server", attempt), "a token")
         # distribution's token specification allows either name; access_token is that of OAuth 2.0.
@@ -2478,30 +2458,6 @@ def tag_of_digest(digest):
     return f"{algorithm}-{digits[:64]}"
 
 
-def next_page(registry, path, headers):
-    """Return the path of a list's next page, below the repository's URL, "" if this was the last.
-
-    path: str, of this page
-    headers: of its answer (RFC 8288)
-
-    Raises Damaged if the page is not another one of this repository's lists.
-    """
-    from urllib.parse import urljoin
-
-    links = ", ".join(headers.get_all("Link") or [])
-    # No "<" within the pattern's parts: otherwise "<<<<…" takes minutes.
-    link = re.search(r'<([^<>]*)>[^<]*;\s*rel="?next\b', links, re.I)
-    if not link:
-        return ""
-    target = link.group(1)
-    with contextlib.suppress(ValueError):
-        target = urljoin(registry.base + path, target)
-    if not target.startswith(f"{registry.base}referrers/"):
-        where = f"{redacted(target)}, which is not followed"
-        raise Damaged(f"{registry.origin} continues a list of referrers at {where}")
-    return target[len(registry.base) :]
-
-
 def get_tagged(registry, tag, reporter):
     """Return the Manifest of a tag, or None if there is none."""
     try:
@@ -2520,15 +2476,24 @@ def listed_referrers(registry, digest, reporter):
     distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
     interest.
     """
+    from urllib.parse import urljoin
+
     what = f"the list of referrers to {registry.reference.name}@{digest}"
     path, lists = f"referrers/{digest}", []
     try:
         while path:
             body, headers = registry.document(path, what)
             lists.append(parse_manifest(body, digest_of(body), what))
-            path = next_page(registry, path, headers)
-            if len(lists) > REFERRERS_LIMIT:
-                raise Damaged(f"{what} has more than {REFERRERS_LIMIT} pages")
+            # RFC 8288. No "<" within the parts of the pattern: else "<<<<…" takes minutes.
+            links = ", ".join(headers.get_all("Link") or [])
+            link = re.search(r'<([^<>]*)>[^<]*;\s*rel="?next\b', links, re.I)
+            target = link.group(1) if link else registry.base
+            with contextlib.suppress(ValueError):
+                target = urljoin(registry.base + path, target)
+            path = target.partition(registry.base)[2]
+            if link and not path.startswith("referrers/") or len(lists) > REFERRERS_LIMIT:
+                where = f"{redacted(target)}, which is not followed"
+                raise Damaged(f"{what}, page {len(lists)}, continues at {where}")
     except (NotFound, Refused, NoAccess) as error:
         # Registries that do not have the API answer with 404, some with 400, 405 or 406, Harbor 2.7
         # with 401. For those, the list is kept under a tag ("Referrers Tag Schema").

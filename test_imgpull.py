@@ -1556,7 +1556,7 @@ class TestFaults(Case):
                         self.assertLess(fault.times, times, "it did not come to that")
                     if excess is not None:
                         sent = (store or server).sent("config", "layer", "store")
-                        again = 2 * len(IMAGE.config) if kind in ("config", "store") else 0     # not resumed: it is small
+                        again = 2 * len(IMAGE.config) if kind in ("config", "store") else 0     # it is not resumed
                         self.assertLessEqual(sent, sizes(IMAGE) + excess + again)
                     self.assertEqual("warning" in self.said.err, bool(re.search("another dig|flipped|other b", name)))
                     for one in filter(None, (server, store)):
@@ -3783,7 +3783,7 @@ MISLEADING = [
     ("not JSON", [], {"faults": [("referrers", says(200, b"{"), ALWAYS)]}, 5, "JSON"),
     ("endless", [], {"faults": [("referrers", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), ALWAYS)]}, 5,
      "more than"), ("cut", [SBOM], {"faults": [("referrers", cut(20), 1)]}, 0, "trying again"),
-    ("the same page for ever", [SBOM], {"faults": [("referrers", next_at("?from=0"), ALWAYS)]}, 5, "1000 pages"),
+    ("the same page for ever", [SBOM], {"faults": [("referrers", next_at("?from=0"), ALWAYS)]}, 5, "page 1001"),
     ("the next page elsewhere", [SBOM], {"faults": [("referrers", next_at("https://evil.test/v2/"), ALWAYS)]}, 5,
      "evil.test"),
     ("the next page in another place", [SBOM], {"faults": [("referrers", next_at("/v2/other/referrers/x"), ALWAYS)]}, 5,
@@ -3916,9 +3916,9 @@ class TestReferrers(Case):
         self.assertEqual(len(imgpull.list_archive(self.tar)[0].referrers), 30)
         self.assertEqual([request.target.partition("?")[2] for request in server.requests
                           if request.kind == "referrers"][:5], ["", "from=7", "from=14", "from=21", "from=28"])
-        for server, limit in ((server, 29), (self.registry(IMAGE, chain(5)), 4)):
+        for many, limit in ((server, 29), (self.registry(IMAGE, chain(5)), 4)):
             with self.subTest(limit), mock.patch.object(imgpull, "REFERRERS_LIMIT", limit):
-                self.fails(self.fetch(server, expect=5), "more than %d referrers" % limit, code=5)
+                self.fails(self.fetch(many, expect=5), "more than %d referrers" % limit, code=5)
 
     def test_listed_in_the_wrong_place(self):
         """What the list of the index names by mistake is found where it belongs."""
