@@ -1579,8 +1579,7 @@ class Response(contextlib.AbstractContextManager):
         except Exception as error:
             raise self.transport.failure(error, self.origin) from None
         if not count:
-            text = f"{self.origin} closed the connection with {human(self.left)} to come"
-            raise Temporary(text)
+            raise Temporary(f"{self.origin} closed the connection, {human(self.left)} missing")
         self.left -= count
         return count
 
@@ -1657,6 +1656,9 @@ class Retries:
             limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else RETRIES
         text = str(failure)
         text = text if text.startswith(self.what) else f"{self.what}: {text}"
+        # A store that refuses the new address that its registry gave, too.
+        if self.failures > 1 and failure.status in (400, 401, 403):
+            raise NoAccess(text)
         if self.failures > limit:
             raise Resumable(text + (f" (tried {self.failures} times)" if limit else ""))
         delay = failure.delay
@@ -1722,7 +1724,7 @@ class Transport:
                 raise
             what = f"{method} {redacted(url)} {headers.get('Range', '')}"
             self.reporter.debug(f"{what}: {response.status}")
-            location = (response.headers.get("Location") or "").strip()
+            location = response.headers.get("Location", "").strip()
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
             response.close()
@@ -1870,8 +1872,7 @@ class Transport:
                     raise proxy_refused(proxy, host, 407 if choice else 502, "it hung up")
                 code, kind = ask(b"\5\1\0\3" + target, 4)[1::2]
                 if code:
-                    status = 403 if code == 2 else 502
-                    raise proxy_refused(proxy, host, status, f"SOCKS error {code}")
+                    raise proxy_refused(proxy, host, 403 if code == 2 else 502, f"error {code}")
                 # What follows is the address that the proxy uses.
                 file.read({1: 6, 4: 18}.get(kind) or file.read(1)[0] + 2)
                 return sock
@@ -2219,8 +2220,8 @@ class Registry:
                 response = self.transport.open(method, self.base + path + query, headers, sent)
             except NotTLS:
                 # As docker does: a registry on this host mostly has no TLS.
-                is_secure = self.origin.scheme == "https"
-                if self.settings.scheme or not (is_secure and is_loopback(self.origin.host)):
+                scheme, host, _ = self.origin
+                if self.settings.scheme or scheme == "http" or not is_loopback(host):
                     raise
                 self.speak("http")
                 continue
@@ -2247,8 +2248,8 @@ class Registry:
                 return True  # another thread was faster
             # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
             # this request has fetched itself is fresh.
-            is_token = header and header.startswith("Bearer ") and not self.credential().token
-            if is_token and status in (400, 401, 403) and not challenge and not steps:
+            is_expired = header and origin in self.known and status in (400, 401, 403)
+            if is_expired and not challenge and not steps:
                 steps.add("drop")
                 del self.headers[origin]
                 return True
@@ -2266,8 +2267,13 @@ class Registry:
     def answer(self, origin, challenge, steps):
         """Answer a challenge, and return True if that gives a header to try."""
         credential = self.credential() if origin == self.origin else NOBODY
+        before = self.headers.get(origin)
+        if credential.token and challenge.keys() & {"bearer", "basic"}:
+            # An ECR token is base64 of AWS:password already.
+            scheme = "Bearer" if "bearer" in challenge else "Basic"
+            self.headers[origin] = f"{scheme} {credential.token}"
         # Bearer first if both are offered, as in containerd: Basic sends the password itself.
-        if "bearer" in challenge and not credential.token:
+        elif "bearer" in challenge:
             parameters = new = challenge["bearer"]
             # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
             old = self.known.pop(origin, new)
@@ -2292,14 +2298,8 @@ class Registry:
                     raise
                 return self.answer(origin, challenge, steps)
             steps.add(realm)
-            self.known[origin] = parameters
-            self.headers[origin], self.uses = f"Bearer {token}", 0
-            return True
-        before = self.headers.get(origin)
-        if credential.token and challenge.keys() & {"bearer", "basic"}:
-            # An ECR token is base64 of AWS:password already.
-            scheme = "Bearer" if "bearer" in challenge else "Basic"
-            self.headers[origin] = f"{scheme} {credential.token}"
+            self.known[origin], self.uses = parameters, 0
+            self.headers[origin], before = f"Bearer {token}", None
         elif "basic" in challenge and (credential.user or credential.password):
             self.headers[origin] = basic(credential.user, credential.password)
         else:
@@ -2492,8 +2492,9 @@ def listed_referrers(registry, digest, reporter):
                 target = urljoin(registry.base + path, target)
             path = target.partition(registry.base)[2]
             if link and not path.startswith("referrers/") or len(lists) > REFERRERS_LIMIT:
-                where = f"{redacted(target)}, which is not followed"
-                raise Damaged(f"{what}, page {len(lists)}, continues at {where}")
+                raise Damaged(
+                    f"{what}: page {len(lists)} leads to {redacted(target)}: not followed"
+                )
     except (NotFound, Refused, NoAccess) as error:
         # Registries that do not have the API answer with 404, some with 400, 405 or 406, Harbor 2.7
         # with 401. For those, the list is kept under a tag ("Referrers Tag Schema").
@@ -2519,8 +2520,7 @@ def find_referrers(registry, subjects, reporter):
     def is_about(manifest, digest):
         subject = manifest.subject.digest if manifest.subject else "nothing"
         if subject != digest:
-            text = f"passed over: {manifest.digest} refers to {subject}, not {digest}"
-            reporter.note(text)
+            reporter.note(f"passed over: {manifest.digest} refers to {subject}, not {digest}")
         return subject == digest
 
     pending, referrers = list(subjects), []

@@ -3717,7 +3717,7 @@ MISLEADING = [
     ("a web page", [], {"faults": [("referrers", says(200, b"<html>"), ALWAYS)]}, 5, "web page"),
     ("endless", [], {"faults": [("referrers", endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), ALWAYS)]}, 5,
      "more than"), ("cut", [SBOM], {"faults": [("referrers", cut(20), 1)]}, 0, "trying again"),
-    ("the same page for ever", [SBOM], {"faults": [("referrers", next_at("?from=0"), ALWAYS)]}, 5, "page 1001"),
+    ("the same page for ever", [SBOM], {"faults": [("referrers", next_at("?from=0"), ALWAYS)]}, 5, "page 1001 "),
     ("the next page elsewhere", [SBOM], {"faults": [("referrers", next_at("https://evil.test/v2/"), ALWAYS)]}, 5,
      "evil.test"),
     ("the next page in another place", [SBOM], {"faults": [("referrers", next_at("/v2/other/referrers/x"), ALWAYS)]}, 5,
