@@ -45,7 +45,7 @@ assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys
 
 # Private parts of the standard library that are used here, each with its reason at its use. They
 # are the same in Python 3.6 to 3.14, and test_private_parts fails if a new one changes them.
-#   http.client.HTTPConnection._create_connection   to pass over dead addresses
+#   http.client.HTTPConnection._create_connection   to go through a SOCKS proxy
 #   http.client.HTTPResponse._read_status   to pass over the interim answers 102 and 103
 #   http.client.HTTPResponse.fp   to read through Incoming, and as much as has arrived
 #   argparse.ArgumentParser._option_string_actions   to find the option that was meant
@@ -843,8 +843,8 @@ class Settings(
     user, password: str, or None
     token: str, a registry token, or None
     timeout: float, seconds without data after which a connection is aborted
-    retries: int, retries of a request, counted anew after progress; None is 9 for a server that
-        has answered (two minutes), 5 before, and 1 if nobody listens or the name is unknown
+    retries: int, retries of a request, counted anew after progress; None is 9 (two minutes), and 1
+        if nobody listens or the name is unknown
     namespace: str, the registry that the one in the references mirrors, or None
     """
 
@@ -1375,21 +1375,17 @@ def tls_failure(error, peer, authorities):
 
 # ---- Connections: the one place that makes a request, and the one rule that retries --------------
 
-USER_AGENT = f"imgpull/{__version__}"
 BUFFER = 256 << 10  # bytes a read: measured, more does not pay and less costs calls
 REDIRECTS = 10
 BACKOFF = 0.5  # seconds before the first retry; doubles with each, up to 64 times as much
-# Retries, unless --retries is given: for a name or address that is most likely wrong, for a server
-# that has never answered, and for one that has. The waits of the last add up to two minutes, since
-# a registry that restarts takes longer than those of the second, a quarter of a minute.
-UNLIKELY_RETRIES, FIRST_RETRIES, RETRIES = 1, 5, 9
+# Retries, unless --retries is given: for a name or address that is most likely wrong, and for all
+# else. The waits of the latter add up to two minutes: a registry that restarts takes its time.
+UNLIKELY_RETRIES, RETRIES = 1, 9
 LONGEST_WAIT = 120  # seconds: a Retry-After beyond this is an error at once
 OVERHEAD_LIMIT = 512 << 10  # bytes of headers, or of chunk sizes and trailers for one read
 FILL_SECONDS = 0.05  # how long a read goes on to fill its buffer
 # A peer that sends less than this is given up. A silent one is --timeout's business alone.
 SLOW_SECONDS, SLOW_RATE = 60, 1 << 10  # the least to look at, and bytes a second
-DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer if there are others
-SOCKS_REPLIES = {2: "not allowed", 3: "no route", 4: "host unreachable", 5: "connection refused"}
 
 
 class Incoming(io.RawIOBase):
@@ -1400,8 +1396,8 @@ class Incoming(io.RawIOBase):
     - A peer that sends a byte now and then, or headers without end, is given up.
     """
 
-    def __init__(self, sock, raw, peer):
-        self.sock, self.raw, self.peer = sock, raw, peer  # raw is closed with it: it holds sock
+    def __init__(self, sock, raw):
+        self.sock, self.raw = sock, raw  # raw is closed with it: it holds sock
         self.due = 0  # bytes of the body that are certain to come
         self.budget = OVERHEAD_LIMIT  # bytes that may come before the reader asks for more
         self.failure = None  # an error that came after bytes which count
@@ -1427,13 +1423,12 @@ class Incoming(io.RawIOBase):
             count += more
         self.budget -= count
         if self.budget < 0:
-            raise Damaged(f"{self.peer} sends headers without end")
+            raise OSError("it sends headers without end")
         self.waited += time.monotonic() - begun
         self.received += count
         if self.waited > self.patience:
             if self.received < SLOW_RATE * self.patience:
-                text = f"{self.peer} sent only {human(self.received)} in {self.patience:g} s"
-                raise Temporary(f"timed out: {text}")
+                raise OSError(f"it sent only {human(self.received)} in {self.patience:g} s")
             self.waited, self.received = 0.0, 0
         return count
 
@@ -1442,14 +1437,14 @@ class Incoming(io.RawIOBase):
         self.raw.close()
 
 
-def answer_class(peer):
+def answer_class():
     """Return a http.client.HTTPResponse class that reads through Incoming."""
     import http.client
 
     class Answer(http.client.HTTPResponse):
         def __init__(self, sock, *args, **options):
             super().__init__(sock, *args, **options)
-            self.incoming = Incoming(sock, self.fp.detach(), peer)
+            self.incoming = Incoming(sock, self.fp.detach())
             self.fp = io.BufferedReader(self.incoming)
 
         def _read_status(self):
@@ -1466,8 +1461,9 @@ class Response(contextlib.AbstractContextManager):
     Its connection serves the next request if the body has been read to its end.
     """
 
-    def __init__(self, transport, connection, answer, origin):
-        self.transport, self.connection, self.origin = transport, connection, origin
+    def __init__(self, transport, connection, answer):
+        self.transport, self.connection = transport, connection
+        self.origin = connection.origin
         self.answer, self.status, self.headers = answer, answer.status, answer.headers
         # Bytes of the body that are still to come, None if the server has not said.
         self.left = None if answer.chunked else answer.length
@@ -1491,18 +1487,15 @@ class Response(contextlib.AbstractContextManager):
         except Exception as error:
             raise self.transport.failure(error, self.origin) from None
         if not count:
-            missing = human(self.left)
-            raise Temporary(f"{self.origin} closed the connection with {missing} to come")
+            raise Temporary(f"{self.origin} closed the connection, {human(self.left)} missing")
         self.left -= count
         return count
 
     def first(self, limit):
         """Return the body, or as much of it as limit bytes."""
-        body, view = bytearray(), memoryview(bytearray(64 << 10))
-        while len(body) < limit:
+        body, view, count = bytearray(), memoryview(bytearray(64 << 10)), 1
+        while count and len(body) < limit:
             count = self.readinto(view[: limit - len(body)])
-            if not count:
-                break
             body += view[:count]
         return bytes(body)
 
@@ -1519,34 +1512,26 @@ class Response(contextlib.AbstractContextManager):
             raise Damaged(f"{self.origin} answered with more than {human(limit)}")
         return body
 
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
+    def close(self, *_):
         """Give the connection back if it can serve again, else close it."""
-        reusable = False
-        with contextlib.suppress(Exception):
-            if self.left == 0:
-                # http.client has not seen that we read the body. Reading "the rest" closes the
-                # answer, which is what lets the connection go on.
-                self.answer.length = 0
-                self.answer.read()
-            reusable = self.answer.isclosed() and not self.answer.will_close
+        is_whole = self.left == 0 or self.answer.isclosed()
         # The answer may hold the socket where the connection has let go of it.
         self.answer.close()
         if self.connection:
-            self.transport.release(self.origin, self.connection, reusable)
+            self.transport.release(self.connection, is_whole and not self.answer.will_close)
         self.connection = None
+
+    __exit__ = close
 
 
 def retry_after(value):
     """Return the seconds that a Retry-After header asks for (RFC 9110 10.2.3), or None."""
     from email.utils import mktime_tz, parsedate_tz
 
-    if re.fullmatch(r"\s*\d{1,9}\s*", value or ""):
-        return int(value)
     # Malformed dates raise different errors in different Pythons.
     with contextlib.suppress(Exception):
+        if re.fullmatch(r"\s*\d{1,9}\s*", value):
+            return int(value)
         return max(0, mktime_tz(parsedate_tz(value)) - time.time())
     return None
 
@@ -1576,10 +1561,12 @@ class Retries:
         self.failures += 1
         limit = self.transport.settings.retries
         if limit is None:
-            limit = RETRIES if self.transport.reached else FIRST_RETRIES
-            limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else limit
+            limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else RETRIES
         text = str(failure)
         text = text if text.startswith(self.what) else f"{self.what}: {text}"
+        # A store that refuses the new address that its registry gave, too.
+        if self.failures > 1 and failure.status in (400, 401, 403):
+            raise NoAccess(text)
         if self.failures > limit:
             raise Resumable(text + (f" (tried {self.failures} times)" if limit else ""))
         delay = failure.delay
@@ -1588,8 +1575,7 @@ class Retries:
             delay = BACKOFF * 2 ** min(self.failures - 1, 6) * random.uniform(0.75, 1.25)
         elif delay > LONGEST_WAIT:
             raise Resumable(f"{text}; it asks to wait {delay:.0f} s")
-        if not self.transport.stopping.is_set():
-            self.transport.reporter.retry(text, delay, self.failures, limit)
+        self.transport.reporter.retry(text, delay, self.failures, limit)
         if self.transport.stopping.wait(delay):
             raise Stopped("stopped")
 
@@ -1604,23 +1590,14 @@ class Transport:
         self.settings, self.reporter = settings, reporter
         self.idle_limit = 2 * jobs
         self.own_hosts = set()  # hosts that --cert is shown to, added by Registry
-        self.warned = set()  # texts of warnings that need no repetition
+        self.warned = {}  # {warning: the Registry that it came from}: others may have it, too
         self.lock = threading.Lock()  # guards what follows
-        self.idle = []  # (Origin, connection), the one used last at the end
+        self.idle = []  # connections, the one used last at the end
         self.fetched = 0  # bytes of blobs that came, counted by Registry
         self.taken = 0  # bytes of documents that came, counted by Registry
         self.contexts = {}  # {TLSFiles: ssl.SSLContext}: a context costs a megabyte
         self.reached = set()  # Origins that have answered
-        self.dead = set()  # addresses that have not
         self.stopping = threading.Event()  # set if all threads should end
-
-    def warn_once(self, text):
-        """Warn of something that concerns several images."""
-        with self.lock:
-            is_new = text not in self.warned
-            self.warned.add(text)
-        if is_new:
-            self.reporter.warn(text)
 
     def persist(self, what, attempt):
         """Return the result of attempt(), which is called again as long as it raises Temporary."""
@@ -1634,15 +1611,13 @@ class Transport:
     def open(self, method, url, headers, logins, body=None):
         """Return the Response to a request, after redirects.
 
-        logins: {Origin: str, the Authorization header for it and no other, or None}
+        logins: {Origin: str, the Authorization header for it and no other}
 
         Raises Temporary, and ImgpullError for a redirect that is not to be followed.
         """
         from urllib.parse import urljoin
 
         start = url
-        # No compression on the way: sizes and digests are of the bytes as they are stored.
-        headers = dict(headers, **{"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         for _ in range(REDIRECTS + 1):
             origin = origin_of(url)
             # The stores that registries redirect to get a signed URL, and must not see our token.
@@ -1651,13 +1626,13 @@ class Transport:
             try:
                 response = self.send(origin, method, url, sent, body)
             except NobodyListens as error:
-                if url == start:
-                    raise
-                why = f"{redacted(start)} redirects there: is it the login page of a network?"
-                raise NobodyListens(f"{error}; {why}") from None
-            span = headers.get("Range", "")
-            self.reporter.debug(f"{method} {redacted(url)} {span}: {response.status}")
-            location = (response.headers.get("Location") or "").strip()
+                if url != start:
+                    why = f"{redacted(start)} redirects there: is it the login page of a network?"
+                    error.args = (f"{error}; {why}",)
+                raise
+            what = f"{method} {redacted(url)} {headers.get('Range', '')}"
+            self.reporter.debug(f"{what}: {response.status}")
+            location = response.headers.get("Location", "").strip()
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
             response.close()
@@ -1670,14 +1645,16 @@ class Transport:
         raise ImgpullError(f"{origin} redirects more than {REDIRECTS} times")
 
     def send(self, origin, method, url, headers, body):
-        """Return the Response to one request, without redirects: the one place that asks."""
+        """Return the Response to one request, without redirects: the one place that asks.
+
+        http.client adds Host and asks for no compression: sizes and digests are of plain bytes.
+        """
         from urllib.parse import quote, urlsplit
 
         parts = urlsplit(url)
-        target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-        if parts.query:
-            target += "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~-._[]")
-        headers = dict(headers, Host=str(origin))
+        query = f"?{parts.query}" if parts.query else ""
+        target = quote(f"{parts.path or '/'}{query}", safe="/?%:@!$&'()*+,;=~-._[]")
+        headers = dict(headers, **{"User-Agent": f"imgpull/{__version__}"})
         proxy = usable_proxy(origin, os.environ)
         if proxy and origin.scheme == "http" and not is_socks(proxy):
             target = f"http://{origin}{target}"
@@ -1687,89 +1664,81 @@ class Transport:
                 raise Stopped("stopped")
             with self.lock:
                 # The one that was used last: its peer is the least likely to have closed it.
-                kept = next((pair for pair in self.idle[::-1] if pair[0] == origin), None)
+                kept = next((each for each in self.idle[::-1] if each.origin == origin), None)
                 if kept:
                     self.idle.remove(kept)
-            connection = kept[1] if kept else self.connect(origin, proxy)
+            connection = kept or self.connect(origin, proxy)
             try:
                 connection.request(method, target, body, headers)
                 answer = connection.getresponse()
-            except BaseException as error:
+            except Exception as error:
+                is_open = connection.sock
                 connection.close()
                 # A kept-alive connection may have been closed before our request reached anyone:
                 # that is not a failure. A second POST might be one.
                 closed = isinstance(error, ConnectionError) or "EOF" in type(error).__name__
                 if kept and closed and method != "POST":
                     continue
-                raise self.failure(error, origin, proxy) from None
+                raise self.failure(error, origin, proxy, is_open) from None
             self.reached.add(origin)
-            response = Response(self, connection, answer, origin)
-            if response.status == 407 and proxy:
-                response.close()
+            if answer.status == 407 and proxy:
+                connection.close()
                 raise proxy_refused(proxy, origin, 407)
-            return response
+            return Response(self, connection, answer)
 
-    def failure(self, error, origin, proxy=None):
+    def failure(self, error, origin, proxy=None, is_open=True):
         """Return the ImgpullError for an exception of http.client, ssl or a socket.
 
         origin: Origin, the server
         proxy: str, the URL of the proxy in between, or None
+        is_open: bool, False if no connection was made
         """
         import http.client
         import socket
         import ssl
 
-        if isinstance(error, ImgpullError) or not isinstance(error, Exception):
+        if isinstance(error, ImgpullError):
             return error
         if self.stopping.is_set():
             return Stopped("stopped")
-        host = f"the proxy {redacted(proxy)}" if proxy else origin.host
-        peer = f"{origin} through {host}" if proxy else str(origin)
-        # A server that has answered is there, and comes back.
-        absent = Temporary if origin in self.reached else NobodyListens
+        peer = f"{origin} through the proxy {redacted(proxy)}" if proxy else str(origin)
         tunnel = re.match(r"Tunnel connection failed: ((\d+).*)", str(error))
         if tunnel:
             return proxy_refused(proxy, origin, int(tunnel.group(2)), tunnel.group(1))
+        reason = printable(getattr(error, "strerror", "") or error)
         if isinstance(error, socket.timeout):
-            return Temporary(f"timed out: no data from {peer} for {self.settings.timeout:g} s")
-        if isinstance(error, socket.gaierror):
-            return absent(
-                f"no address found for {host} ({printable(error.strerror)}): check its spelling "
-                "and this host's DNS, or set https_proxy if a proxy is needed"
-            )
-        if isinstance(error, (ssl.SSLError, ssl.CertificateError)):
+            reason = f"timed out: no data for {self.settings.timeout:g} s"
+        elif isinstance(error, socket.gaierror):
+            hint = "check its spelling and this host's DNS, or set https_proxy if a proxy is needed"
+            reason = f"no address found ({reason}): {hint}"
+        elif isinstance(error, (ssl.SSLError, ssl.CertificateError)):
             return tls_failure(error, peer, self.tls_files(origin).authorities)
-        if isinstance(error, http.client.HTTPException):
-            # If it is cut off, or no HTTP at all, the next try may be better.
-            cut = (http.client.IncompleteRead, http.client.BadStatusLine)
-            kind = Temporary if isinstance(error, cut) else Damaged
-            return kind(f"{peer} gave an answer cut off or not HTTP: {printable(error, 60)}")
-        if isinstance(error, OSError):
-            kind = absent if isinstance(error, ConnectionRefusedError) else Temporary
-            return kind(f"no connection to {peer}: {printable(error.strerror or error)}")
-        # The text of other errors is not shown: it may quote a header with a password.
-        return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
+        elif isinstance(error, http.client.HTTPException):
+            reason = f"its answer is cut off or not HTTP: {printable(error, 60)}"
+        elif not isinstance(error, OSError):
+            # The text of other errors is not shown: it may quote a header with a password.
+            return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
+        # A server that has answered is there, and comes back.
+        kind = Temporary if is_open or origin in self.reached else NobodyListens
+        return kind(f"the connection to {peer} failed: {reason}")
 
     def connect(self, origin, proxy):
         """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
         import http.client
 
-        socks = proxy if proxy and is_socks(proxy) else None
-        address = origin_of(proxy, PROXY_PORTS) if proxy and not socks else origin
-        options = {"timeout": self.settings.timeout}
+        is_http_proxy = proxy and not is_socks(proxy)
+        host, port = (origin_of(proxy, PROXY_PORTS) if is_http_proxy else origin)[1:]
+        timeout = self.settings.timeout
         if origin.scheme == "http":
-            connection = http.client.HTTPConnection(address.host, address.port, **options)
+            connection = http.client.HTTPConnection(host, port, timeout=timeout)
         else:
-            options["context"] = self.tls_context(origin)
-            connection = http.client.HTTPSConnection(address.host, address.port, **options)
-            if address is not origin:
+            context = self.tls_context(origin)
+            connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+            if is_http_proxy:
                 connection.set_tunnel(origin.host, origin.port, proxy_authorization(proxy))
-        connection.response_class = answer_class(str(origin))
-
-        def dial(address, timeout, _source=None):
-            return self.dial_through(socks, address) if socks else self.dial(address)
-
-        connection._create_connection = dial
+        connection.origin, connection.response_class = origin, answer_class()
+        if proxy and not is_http_proxy:
+            connection._create_connection = lambda address, *_: self.dial(proxy, address)
         return connection
 
     def tls_files(self, origin):
@@ -1786,42 +1755,17 @@ class Transport:
                 self.contexts[files] = tls_context(files)
             return self.contexts[files]
 
-    def dial(self, address):
-        """As socket.create_connection, but a dead address, of IPv6 say, costs little, and once."""
-        import socket
+    def dial(self, proxy, address):
+        """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929).
 
-        timeout = self.settings.timeout
-        infos = socket.getaddrinfo(address[0], address[1], 0, socket.SOCK_STREAM)
-        infos.sort(key=lambda info: info[4] in self.dead)
-        for info in infos:
-            is_last, sock = info is infos[-1], None
-            try:
-                # This fails itself if the kernel does not have IPv6.
-                sock = socket.socket(*info[:3])
-                sock.settimeout(timeout if is_last else min(timeout, DEAD_ADDRESS_SECONDS))
-                sock.connect(info[4])
-                sock.settimeout(timeout)
-                return sock
-            except OSError:
-                if sock:
-                    sock.close()
-                self.dead.add(info[4])
-                if is_last:
-                    raise
-        raise OSError(f"no address for {address[0]}")
-
-    def dial_through(self, proxy, address):
-        """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929)."""
+        The proxy resolves the name, as in Go's tools.
+        """
         import socket
 
         host, port = address
-        server, target = origin_of(proxy, PROXY_PORTS), b"\3" + sized(host)
+        server, target = origin_of(proxy, PROXY_PORTS), sized(host) + port.to_bytes(2, "big")
         login = b"".join(map(sized, proxy_login(proxy) or ()))
-        if server.scheme == "socks5":  # socks5h leaves the name to the proxy
-            family, *_, found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
-            kind = b"\1" if family == socket.AF_INET else b"\4"
-            target = kind + socket.inet_pton(family, found[0])
-        sock = self.dial((server.host, server.port))
+        sock = socket.create_connection(server[1:], self.settings.timeout)
         try:
             with sock.makefile("rb") as file:
 
@@ -1834,10 +1778,9 @@ class Transport:
                     choice = b"\5" + ask(b"\1" + login, 2)[1:]
                 if choice != b"\5\0":
                     raise proxy_refused(proxy, host, 407 if choice else 502, "it hung up")
-                code, kind = ask(b"\5\1\0" + target + port.to_bytes(2, "big"), 4)[1::2]
+                code, kind = ask(b"\5\1\0\3" + target, 4)[1::2]
                 if code:
-                    why = SOCKS_REPLIES.get(code, f"SOCKS error {code}")
-                    raise proxy_refused(proxy, host, 403 if code == 2 else 502, why)
+                    raise proxy_refused(proxy, host, 403 if code == 2 else 502, f"error {code}")
                 # What follows is the address that the proxy uses.
                 file.read({1: 6, 4: 18}.get(kind) or file.read(1)[0] + 2)
                 return sock
@@ -1845,31 +1788,29 @@ class Transport:
             sock.close()
             raise
 
-    def release(self, origin, connection, reusable):
+    def release(self, connection, reusable):
         """Take a connection back after use. Beyond the limit, the one used longest ago goes."""
-        with self.lock:
-            self.idle += [(origin, connection)] * reusable
-            surplus = self.idle.pop(0)[1] if len(self.idle) > self.idle_limit else None
-        for each in (surplus, None if reusable else connection):
-            if each:
-                each.close()
+        if reusable:
+            with self.lock:
+                self.idle.append(connection)
+                connection = self.idle.pop(0) if len(self.idle) > self.idle_limit else None
+        if connection:
+            connection.close()
 
     def close(self):
         """Close the connections that are idle."""
         while self.idle:
-            self.idle.pop()[1].close()
+            self.idle.pop().close()
 
 
 # ---- Registry and login: challenges, tokens, manifests and blobs (distribution-spec) -------------
 
-TOKEN_LIMIT = 1 << 20  # bytes of a token server's answer
 ERROR_BODY_LIMIT = 8 << 10  # bytes of an error's body that are read
-DOCUMENTS_LIMIT = 16 << 20  # bytes of all manifests and configs of one repository
 PULL_LIMIT = 64 << 20  # bytes of all manifests and configs of a pull
 TWICE = "twice: the registry's copy is damaged, or something on the way changes it"
 LADDER = 8  # requests for one thing, at most
 LOG_IN = "log in (docker login, podman login, or --user)"
-WHO = f"check the name, and {LOG_IN}"
+WHO = f"check name and tag, or {LOG_IN}"
 # Docker Hub's and ECR Public's words for a quota, which no retry restores.
 QUOTA = re.compile("pull rate limit|toomanyrequests.*limit", re.I)
 
@@ -1881,7 +1822,6 @@ CHALLENGE = re.compile(
     | .)""",
     re.VERBOSE | re.DOTALL,
 )
-VISIBLE = re.compile(r"[\x21-\x7e]+")  # what a token consists of
 
 
 def parse_challenges(value):
@@ -1903,35 +1843,33 @@ def challenge_in(response):
     """Return {scheme: parameters} of a 401's challenges that a Login can answer, else {}."""
     # A header at a time: an open quote in one must not swallow the next. The first counts.
     headers = response.headers.get_all("WWW-Authenticate") or []
-    pairs = [pair for each in headers[::-1] for pair in parse_challenges(each)[::-1]]
-    return dict(pairs) if response.status == 401 else {}
+    pairs = [pair for each in headers for pair in parse_challenges(each)]
+    return dict(pairs[::-1]) if response.status == 401 else {}
 
 
 def explain(response):
     """Summarize an error response in one printable line, "" if it has no text."""
     text = ""
-    with contextlib.suppress(ImgpullError):
+    # It may break off, and be JSON of any shape.
+    with contextlib.suppress(Exception):
         text = response.first(ERROR_BODY_LIMIT).decode("utf-8", "replace")
-    if text.lstrip().startswith("<"):
-        # A web page: its title says it, and nginx repeats the status in it.
-        text = "".join(re.findall("<title>([^<]*)</title>", text, re.I)[:1])
-    with contextlib.suppress(ValueError, AttributeError, LookupError, RecursionError):
+        # Of a web page, its title says it.
+        text = re.sub(r"(?si)^\s*<.*?(<title>|$)|</title>.*", "", text)
         value = load_json(text)
-        errors = value.get("errors") or [value]
-        first = errors[0] if isinstance(errors, list) else errors
+        first = (value.get("errors") or [value])[0]
         keys = ("code", "message", "error", "error_description", "details", "detail")
         text = ": ".join(first[key] for key in keys if isinstance(first.get(key), str)) or text
     # The query of a signed address is a secret.
     text = re.sub(r"\?[^\s?]+", "?***", text)
-    return printable(re.sub(rf"^\s*{response.status}\b[\s:-]*", "", text))
+    return printable(text)
 
 
-def answer_error(response, what, own=True, advice=WHO):
+def answer_error(response, what, advice, own=True):
     """Return the ImgpullError for a response that is not a success, with its status.
 
     what: str, the thing that was asked for
-    own: bool, True if the registry itself answered
     advice: str, what to do if access is denied
+    own: bool, True if the registry itself answered
     """
     status, said = response.status, explain(response)
     text = f"{what}: {response.origin} answered {status}" + (f" ({said})" if said else "")
@@ -1942,201 +1880,13 @@ def answer_error(response, what, own=True, advice=WHO):
         error = Temporary(text)
         error.delay = retry_after(response.headers.get("Retry-After"))
     elif status == 404:
-        hint = "check name and tag (a private repository may hide behind this)"
-        error = NotFound(f"{text}; {hint}{advice.partition(WHO)[2]}")
+        error = NotFound(f"{text}; not there, or private: {advice}")
     elif status in (401, 403, 407):
         error = NoAccess(f"{text}; no access: {advice}")
     else:
-        more = "HTTP request" in said and "HTTPS" in said and "; leave out http:// or --scheme http"
-        more = more or "SSL certificate" in said and "; it requires a client certificate: --cert"
-        error = Refused(text + (more or ""))
+        error = Refused(text)
     error.status = status
     return error
-
-
-class Login:
-    """The credential for one repository, and the Authorization headers made of it.
-
-    reference: Reference that is asked for
-    origin: Origin of its registry
-    """
-
-    def __init__(self, reference, settings, transport, origin):
-        self.reference, self.settings = reference, settings
-        self.transport, self.origin = transport, origin
-        self.lock = threading.Lock()  # one thread gets a token, the others wait for it
-        self.headers = {origin: None}  # {Origin: Authorization, None before it is asked for}
-        self.uses = 0  # how many requests were given the headers
-        self.known = {}  # {Origin: parameters of the challenge that its token came from}
-        self.has_ping = True  # False if /v2/ has no challenge either
-        self.stored = None  # Credential, once it was looked for
-        self.unusable = []  # the faults of files and helpers that could not be used
-
-    def take(self):
-        """Return the headers for the next request."""
-        with self.lock:
-            self.uses += 1
-            return self.headers
-
-    def climb(self, response, sent, steps):
-        """Return True if a refused request is worth another try: the ladder of CONTRIBUTING.
-
-        sent: dict, the headers that the request was sent with
-        steps: set of the steps that the request has taken; each is taken once
-        """
-        origin, status, challenge = response.origin, response.status, challenge_in(response)
-        is_own = origin == self.origin
-        with self.lock:
-            header = sent.get(origin)
-            if self.headers.get(origin) != header:
-                return True  # another thread was faster
-            if "bearer" in challenge or is_own and challenge:
-                return self.answer(origin, challenge, steps)
-            # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
-            # this request has fetched itself is fresh.
-            is_token = header and header.startswith("Bearer ") and not self.credential().token
-            if is_token and status in (400, 401, 403) and not steps:
-                steps.add("drop")
-                self.headers = {**self.headers, origin: None}
-                return True
-            # gcr.io and others have their challenge at /v2/ alone.
-            is_private = status == 401 or status in (403, 404) and any(self.credential())
-            if is_own and is_private and not header and self.has_ping and "ping" not in steps:
-                steps.add("ping")
-                url = f"{origin.scheme}://{origin}/v2/"
-                with self.transport.open("GET", url, {}, {origin: None}) as ping:
-                    challenge = challenge_in(ping)
-                self.has_ping = bool(challenge)
-                return self.has_ping and self.answer(origin, challenge, steps)
-        return False
-
-    def answer(self, origin, challenge, steps):
-        """Answer a challenge, and return True if that gives a header to try."""
-        credential = self.credential() if origin == self.origin else NOBODY
-        before, name = self.headers.get(origin), self.reference
-        # Bearer first if both are offered, as in containerd: Basic sends the password itself.
-        if "bearer" in challenge:
-            new = challenge["bearer"]
-            # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
-            parameters = self.known.get(origin, new)
-            if parameters.get("realm") in steps | {new.get("realm")}:
-                parameters = new
-            realm = parameters.get("realm")
-            # A new token that is refused is no good, unless other threads have used it up: some
-            # registries give out tokens for a few requests.
-            if realm in steps and self.uses < 2:
-                return False
-            steps.add(realm)
-            try:
-                token = credential.token or self.token(origin, parameters, credential)
-            except ImgpullError:
-                if parameters is new:
-                    raise
-                return self.answer(origin, challenge, steps)
-            header, self.known[origin] = f"Bearer {token}", parameters
-        elif "basic" not in challenge:
-            schemes = printable(", ".join(challenge), 80)
-            raise NoAccess(f"{name}: {self.origin} requires a login that imgpull lacks ({schemes})")
-        elif credential.token:
-            # An ECR token is base64 of AWS:password already.
-            header = f"Basic {credential.token}"
-        elif credential.user or credential.password:
-            header = basic(credential.user, credential.password)
-        else:
-            raise NoAccess(f"{name}: {self.origin} requires a user and a password: {self.advice()}")
-        self.headers, self.uses = {**self.headers, origin: header}, 0
-        # A password or a token that was given stays the same, and so refused.
-        return header != before or "bearer" in challenge and not credential.token
-
-    def credential(self):
-        """Return the Credential for this repository, looked for once: options, then stored ones."""
-        if self.stored is None:
-            given = self.settings
-            given = Credential(given.user or "", given.password or "", "", given.token or "", "")
-            if not any(given):
-                given = stored_credential(self.reference, os.environ, self.warn) or NOBODY
-            for secret in given[1:4]:
-                remember_secret(secret)
-            if given.token and not VISIBLE.fullmatch(given.token):
-                raise UsageError(f"the token for {self.origin.host} contains blanks or the like")
-            self.stored = given
-        return self.stored
-
-    def warn(self, text):
-        """Warn of a file or helper that cannot be used, and remember it for the error."""
-        self.unusable.append(text.partition("; going on without it")[0])
-        self.transport.warn_once(text)
-
-    def advice(self):
-        """Return the advice after a refusal: log in, or log in as somebody else."""
-        if not any(self.stored or ()):
-            return "; ".join([WHO] + self.unusable)
-        where = self.stored.source or "the options"
-        return f"the login from {where} is wrong, has expired or has no right to this image"
-
-    def token(self, origin, parameters, credential):
-        """Return a token from the realm of a challenge's parameters."""
-        try:
-            return self.fetch_token(origin, parameters, credential)
-        except (NoAccess, Refused):
-            # A stale "docker login" must not break the pull of a public image.
-            if not credential.source:
-                raise
-            self.stored = NOBODY
-            text = f"{credential.source}: the token server refuses the login for {self.origin.host}"
-            self.warn(f"{text}; going on without it: log in again, or log out")
-            return self.fetch_token(origin, parameters, NOBODY)
-
-    def fetch_token(self, server, parameters, credential):
-        """Return the same, for a Credential (distribution's token and oauth2 specifications)."""
-        from urllib.parse import urlencode, urljoin
-
-        realm = parameters.get("realm", "")
-        with contextlib.suppress(ValueError):
-            realm = urljoin(f"{server.scheme}://{server}/", realm) if realm[:1] == "/" else realm
-        # Nexus behind a proxy repeats the port.
-        realm = re.sub(r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)", r"\1", realm)
-        if not re.match("https?://", realm, re.I):
-            raise ImgpullError(f"{server} names no token server (realm {quoted(realm, 100)})")
-        origin = origin_of(realm)
-        origin = server if origin[:3] == server[:3] else origin
-        has_secret = bool(credential.user or credential.identity)
-        if has_secret and origin.scheme == "http" and self.origin.scheme == "https":
-            where = f"the plain-http token server {origin}"
-            raise ImgpullError(f"{self.origin} sends us to {where}: credentials do not go there")
-        # gcr.io and others name no scope: then we ask for what a pull needs.
-        scope = parameters.get("scope") or f"repository:{self.reference.repository}:pull"
-        fields = {"service": parameters.get("service"), "scope": scope}
-        login = None
-        if credential.identity:
-            fields.update(grant_type="refresh_token", refresh_token=credential.identity)
-            fields["client_id"] = "imgpull"
-        elif credential.user:
-            login = basic(credential.user, credential.password)
-            fields["account"] = credential.user
-        fields = {key: value for key, value in fields.items() if value}
-        packed = urlencode(fields, errors="surrogateescape")
-        if credential.identity:
-            kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            request = ("POST", realm, kind, {origin: None}, packed)
-        else:
-            url = f"{realm}{'&' if '?' in realm else '?'}{packed}"
-            request = ("GET", url, {}, {origin: login})
-
-        def attempt():
-            with self.transport.open(*request) as response:
-                if response.status != 200:
-                    advice = self.advice() if has_secret else WHO
-                    raise answer_error(response, "the token server", advice=advice)
-                return response.read(TOKEN_LIMIT)
-
-        value = parse_json(self.transport.persist("the token server", attempt), "a token")
-        # distribution's token specification allows either name; access_token is that of OAuth 2.0.
-        for key in ("token", "access_token"):
-            token = field(value, key, str, "a token")
-            if VISIBLE.fullmatch(token):
-                return remember_secret(token)
-        raise Damaged(f"the token server {origin} gave no token")
 
 
 class Registry:
@@ -2159,11 +1909,13 @@ class Registry:
         self.reference, self.named, self.namespace = mirrored(reference, settings.namespace)
         self.speak(settings.scheme or "https")
         self.transport.own_hosts.add(self.origin.host)
-        # As docker does: a registry on this host mostly has no TLS.
-        self.may_speak_http = settings.scheme is None and is_loopback(self.origin.host)
         self.documents = {} if documents is None else documents
         self.ranged = True  # False once the server has refused a range
-        self.taken = 0  # bytes of documents that this repository has sent
+        self.lock = threading.Lock()  # one thread gets a token, the others wait for it
+        self.headers = {}  # {Origin: Authorization, "" if /v2/ was asked and has no challenge}
+        self.uses = 0  # requests that were given the last header
+        self.known = {}  # {Origin: parameters of the challenge that its token came from}
+        self.stored = None  # Credential, once it was looked for
 
     def speak(self, scheme):
         """Use a scheme from now on."""
@@ -2172,12 +1924,11 @@ class Registry:
         host = "registry-1.docker.io" if host == "docker.io" else host
         self.base = f"{scheme}://{host}/v2/{self.reference.repository}/"
         self.origin = origin_of(self.base)
-        self.login = Login(self.reference, self.settings, self.transport, self.origin)
 
     def head(self, target=None):
         """Return the Descriptor of a tag's or digest's manifest, unchecked. Not tried again."""
         path = f"manifests/{target or self.reference.target}"
-        with self.request("HEAD", path, str(self.named), {"Accept": ACCEPT}) as response:
+        with self.request("HEAD", path, str(self.named), {}) as response:
             length = response.headers.get("Content-Length", "")
             value = {
                 "mediaType": response.headers.get("Content-Type"),
@@ -2195,65 +1946,54 @@ class Registry:
         if isinstance(target, Descriptor):
             target, size = target.digest, target.size
         target = target or self.reference.target
-        what = f"{self.reference.name}{'@' if ':' in target else ':'}{target}"
-
-        def attempt():
-            path = f"manifests/{target}"
-            with self.request("GET", path, what, {"Accept": ACCEPT}) as response:
-                announced = response.headers.get("Docker-Content-Digest", "")
-                return response.read(DOCUMENT_LIMIT), target if ":" in target else announced
-
-        body = self.document(target, what, attempt)
-        if size not in (None, len(body)):
-            raise Damaged(f"{what}: got a manifest of {len(body)} bytes, expected {size}")
-        digest = target if ":" in target else digest_of(body)
+        is_digest = ":" in target
+        what = f"{self.reference.name}{'@' if is_digest else ':'}{target}"
+        digest = target if is_digest else ""
+        body, _ = self.document(f"manifests/{target}", what, digest, size)
+        digest = digest or digest_of(body)
         self.documents[digest] = body
         return parse_manifest(body, digest, what)
 
     def blob(self, descriptor):
         """Return the bytes of a small blob, such as a config, checked."""
-        if descriptor.size > DOCUMENT_LIMIT:
-            size, limit = human(descriptor.size), human(DOCUMENT_LIMIT)
-            raise Damaged(f"{descriptor.digest} has {size}; a config has at most {limit}")
-        view = memoryview(bytearray(min(BUFFER, descriptor.size) or 1))
+        _, digest, size = descriptor[:3]
+        return self.document(f"blobs/{digest}", self.name_of(descriptor), digest, size)[0]
+
+    def document(self, path, what, digest="", size=None):
+        """Return the bytes of a document, checked, and the headers that came with it.
+
+        path: str, below the repository's URL
+        digest: str, "" if the server is to say it
+        size: int, or None if it is not known
+        """
 
         def attempt():
-            return b"".join(
-                map(bytes, self.pieces(descriptor, 0, descriptor.size, view))
-            ), descriptor.digest
+            with self.request("GET", path, what, {}) as response:
+                return response.read(DOCUMENT_LIMIT), response.headers
 
-        return self.document(descriptor.digest, self.name_of(descriptor), attempt)
-
-    def document(self, key, what, attempt):
-        """Return the bytes of a document.
-
-        key: str, its digest, or a tag or path
-        attempt: function that returns them and their digest, "" if it is not known
-        """
-        failure = ""
-        while key not in self.documents:
-            body, digest = self.transport.persist(what, attempt)
+        body, headers, is_again = self.documents.get(digest), {}, False
+        while body is None:
+            body, headers = self.transport.persist(what, attempt)
             with self.transport.lock:
-                self.taken += len(body)
                 self.transport.taken += len(body)
-            if self.taken > DOCUMENTS_LIMIT or self.transport.taken > PULL_LIMIT:
-                limits = f"{human(DOCUMENTS_LIMIT)}, or {human(PULL_LIMIT)} in all"
-                raise Damaged(f"{self.named} has manifests and configs of more than {limits}")
-            got = digest_of(body, digest) if DIGEST.fullmatch(digest) else digest
-            if failure and got != digest:
-                if key == digest:
+                self.transport.fetched += len(body) * path.startswith("blobs/")
+            if self.transport.taken > PULL_LIMIT:
+                raise Damaged(f"manifests and configs of more than {human(PULL_LIMIT)}")
+            expected = digest or headers.get("Docker-Content-Digest", "")
+            got = digest_of(body, expected) if DIGEST.fullmatch(expected) else expected
+            if got != expected:
+                # Bytes get garbled on the way. Many registries announce wrong digests for tags.
+                failure = f"{what}: {mismatch(got, expected)}"
+                if is_again and digest:
                     raise Damaged(f"{failure}, {TWICE}")
-                # Many registries announce wrong digests for tags. The bytes decide.
-                why = "the registry announces a wrong digest for this tag; using what it sent"
-                self.transport.reporter.warn(f"{what}: {why}")
-            if failure or got == digest:
-                if DIGEST.fullmatch(key):
-                    self.documents[key] = body
-                return body
-            # Bytes get garbled on the way.
-            failure = f"{what}: {mismatch(got, digest)}"
-            self.transport.reporter.warn(f"{failure}; downloading it again")
-        return self.documents[key]
+                how = "using what the registry sent" if is_again else "downloading it again"
+                self.transport.reporter.warn(f"{failure}; {how}")
+                body, is_again = body if is_again else None, True
+        if size not in (None, len(body)):
+            raise Damaged(f"{what}: got {len(body)} bytes, expected {size}")
+        if digest:
+            self.documents[digest] = body
+        return body, headers
 
     def name_of(self, descriptor):
         """Return the name of a blob in messages: its image, and the first digits of its digest."""
@@ -2361,37 +2101,180 @@ class Registry:
         """
         from urllib.parse import urlencode
 
-        query, steps = "", set()
+        query, steps, is_blob = "", set(), path.startswith("blobs/")
+        headers = headers if is_blob else {"Accept": ACCEPT}
         if self.namespace:
             query = ("&" if "?" in path else "?") + urlencode({"ns": self.namespace})
         # No ping of /v2/ before it: this request is challenged as well, and a public registry costs
         # no extra round trip.
         for _ in range(LADDER):
-            login, sent = self.login, self.login.take()
+            with self.lock:
+                self.uses += 1
+                sent = dict(self.headers)
             try:
                 response = self.transport.open(method, self.base + path + query, headers, sent)
             except NotTLS:
-                if not self.may_speak_http:
+                # As docker does: a registry on this host mostly has no TLS.
+                scheme, host, _ = self.origin
+                if self.settings.scheme or scheme == "http" or not is_loopback(host):
                     raise
-                self.may_speak_http = False
                 self.speak("http")
                 continue
             if response.status in (200, 206):
                 return response
-            own = response.origin == self.origin or not path.startswith("blobs/")
+            is_own = response.origin == self.origin or not is_blob
             # This reads the body to its end, so that the connection can be used again.
             with response:
-                error = answer_error(response, what, own, login.advice())
-            if not login.climb(response, sent, steps):
+                error = answer_error(response, what, self.advice(), is_own)
+            if not self.climb(response, sent, steps):
                 break
         raise error
+
+    def climb(self, response, sent, steps):
+        """Return True if a refused request is worth another try: the ladder of CONTRIBUTING.
+
+        sent: dict, the headers that the request was sent with
+        steps: set of the steps that the request has taken; each is taken once
+        """
+        origin, status, challenge = response.origin, response.status, challenge_in(response)
+        header, is_own = sent.get(origin), origin == self.origin
+        with self.lock:
+            if self.headers.get(origin) != header:
+                return True  # another thread was faster
+            # ECR Public says 400, ECR 403, others a bare 401 for a token that has expired. One that
+            # this request has fetched itself is fresh.
+            is_expired = header and origin in self.known and status in (400, 401, 403)
+            if is_expired and not challenge and not steps:
+                steps.add("drop")
+                del self.headers[origin]
+                return True
+            # gcr.io and others have their challenge at /v2/ alone.
+            is_first = is_own and header is None and not challenge
+            if is_first and (status == 401 or status in (403, 404) and any(self.credential())):
+                self.headers[origin] = ""
+                url = f"{origin.scheme}://{origin}/v2/"
+                with self.transport.open("GET", url, {}, {}) as ping:
+                    challenge = challenge_in(ping)
+            if "bearer" in challenge or is_own and challenge:
+                return self.answer(origin, challenge, steps)
+        return False
+
+    def answer(self, origin, challenge, steps):
+        """Answer a challenge, and return True if that gives a header to try."""
+        credential = self.credential() if origin == self.origin else NOBODY
+        before = self.headers.get(origin)
+        if credential.token and challenge.keys() & {"bearer", "basic"}:
+            # An ECR token is base64 of AWS:password already.
+            scheme = "Bearer" if "bearer" in challenge else "Basic"
+            self.headers[origin] = f"{scheme} {credential.token}"
+        # Bearer first if both are offered, as in containerd: Basic sends the password itself.
+        elif "bearer" in challenge:
+            parameters = new = challenge["bearer"]
+            # nvcr.io names another realm once a token has expired, one that refuses the anonymous.
+            old = self.known.pop(origin, new)
+            if old.get("realm") not in {*steps, new.get("realm")}:
+                parameters = old
+            realm = parameters.get("realm")
+            # A new token that is refused is no good, unless other threads have used it up: some
+            # registries give out tokens for a few requests.
+            if realm in steps and self.uses < 2:
+                return False
+            try:
+                token = self.token(parameters, credential)
+            except ImgpullError as error:
+                # A stale "docker login" must not break the pull of a public image.
+                if credential.source and isinstance(error, (NoAccess, Refused)):
+                    self.stored = NOBODY
+                    text = (
+                        f"{credential.source}: the token server refuses the login for {origin.host}"
+                    )
+                    self.warn(f"{text}; going on without it: log in again, or log out")
+                elif parameters is new:
+                    raise
+                return self.answer(origin, challenge, steps)
+            steps.add(realm)
+            self.known[origin], self.uses = parameters, 0
+            self.headers[origin], before = f"Bearer {token}", None
+        elif "basic" in challenge and (credential.user or credential.password):
+            self.headers[origin] = basic(credential.user, credential.password)
+        else:
+            schemes = printable(", ".join(challenge), 80)
+            why = f"requires a login by {schemes} (imgpull knows basic and bearer)"
+            raise NoAccess(f"{self.reference}: {self.origin} {why}: {self.advice()}")
+        # A password or a token that was given stays the same, and so refused.
+        return self.headers[origin] != before
+
+    def credential(self):
+        """Return the Credential for this repository, looked for once: options, then stored ones."""
+        if self.stored is None:
+            given = self.settings
+            given = Credential(given.user or "", given.password or "", "", given.token or "", "")
+            if not any(given):
+                given = stored_credential(self.reference, os.environ, self.warn) or NOBODY
+            for secret in given[1:4]:
+                remember_secret(secret)
+            self.stored = given
+        return self.stored
+
+    def warn(self, text):
+        """Warn of a file or helper that cannot be used, once for all images."""
+        if self.transport.warned.setdefault(text, self) is self:
+            self.transport.reporter.warn(text)
+
+    def advice(self):
+        """Return the advice after a refusal: log in, or log in as somebody else."""
+        if not any(self.stored or ()):
+            return WHO
+        where = self.stored.source or "the options"
+        return f"the login from {where} is wrong, has expired or has no right to this image"
+
+    def token(self, parameters, credential):
+        """Return a token from the realm in a challenge's parameters, for a Credential.
+
+        The rules are those of distribution's token and oauth2 specifications.
+        """
+        from urllib.parse import urlencode
+
+        # Nexus behind a proxy repeats the port.
+        pattern = r"^(https?://[^/?#]*[^:/?#](:\d+))\2(?=[/?#]|$)"
+        realm = re.sub(pattern, r"\1", parameters.get("realm", "(no realm)"))
+        origin = origin_of(realm)
+        if any(credential) and origin.scheme == "http" and self.origin.scheme == "https":
+            where = f"the plain-http token server {origin}"
+            raise ImgpullError(f"{self.origin} sends us to {where}: credentials do not go there")
+        # gcr.io and others name no scope: then we ask for what a pull needs.
+        fields = {"scope": f"repository:{self.reference.repository}:pull"}
+        fields.update((key, parameters[key]) for key in ("scope", "service") if parameters.get(key))
+        if credential.identity:
+            fields.update(grant_type="refresh_token", refresh_token=credential.identity)
+            packed = urlencode(dict(fields, client_id="imgpull"), errors="surrogateescape")
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            request = ("POST", realm, kind, {}, packed)
+        else:
+            login = credential.user and basic(credential.user, credential.password)
+            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}"
+            request = ("GET", url, {}, {origin: login})
+
+        def attempt():
+            with self.transport.open(*request) as response:
+                if response.status != 200:
+                    raise answer_error(response, "the token server", self.advice())
+                return response.read(DOCUMENT_LIMIT)
+
+        value = parse_json(self.transport.persist("the token server", attempt), "a token")
+        # distribution's token specification allows either name; access_token is that of OAuth 2.0.
+        for key in ("token", "access_token"):
+            token = field(value, key, str, "a token")
+            if re.fullmatch(r"[\x21-\x7e]+", token):
+                return remember_secret(token)
+        raise Damaged(f"the token server {origin} gave no token")
 
 
 # ---- Referrers: signatures, SBOMs and whatever else refers to an image (distribution-spec) -------
 
-REFERRERS_LIMIT = 1000  # manifests that refer to one image, or to what refers to it
-REFERRERS_DEPTH = 4  # a signature of an SBOM of an image is 2 deep
-PAGES_LIMIT = 100  # pages of one list
+REFERRERS_LIMIT = (
+    1000  # manifests that refer to one image, or to what refers to it; pages of a list
+)
 # cosign's older form: a tag beside the image names a manifest, which has no subject itself.
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 COSIGN_ROLES = {".sig": "sigs", ".att": "atts"}  # {suffix: cosign's word for it in index.json}
@@ -2422,7 +2305,7 @@ class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
 
     @property
     def digest(self):
-        return self.manifest.descriptor.digest
+        return self.manifest.digest
 
     @property
     def size(self):
@@ -2432,28 +2315,23 @@ class Referrer(collections.namedtuple("Referrer", "subject suffix manifest")):
     @property
     def artifact_type(self):
         """Its type: of the artifact, or of the config, or if that is an image's, of a layer."""
-        config, types = self.manifest.config, [self.manifest.artifact_type]
-        if config and config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-            types.append(config.media_type)
-        types += [layer.media_type for layer in self.manifest.layers]
-        return hide(next(filter(None, types), ""))
-
-    @property
-    def kinds(self):
-        """Its kinds in words, such as ["SBOM", "provenance"]; ["artifact"] if they are unknown."""
-        kinds = set()
-        for part in self.manifest.layers or [self.manifest.descriptor]:
-            notes = {**part.annotations, **self.manifest.annotations}
-            types = (
-                f"{self.artifact_type} {part.media_type} {[notes.get(key) for key in PREDICATES]}"
-            )
-            words = (word for pattern, word in REFERRER_KINDS if re.search(pattern, types, re.I))
-            kinds.add(next(words))
-        return sorted(kinds)
+        parts = [self.manifest.config] + self.manifest.layers
+        types = [self.manifest.artifact_type] + [part.media_type for part in parts if part]
+        return hide(
+            next((each for each in types if each not in ("", OCI_CONFIG, DOCKER_CONFIG)), "")
+        )
 
     @property
     def kind(self):
-        return ", ".join(self.kinds)
+        """Its kinds in words, such as "SBOM, provenance"; "artifact" if they are unknown."""
+        kinds = set()
+        for part in self.manifest.layers or [self.manifest.descriptor]:
+            notes = {**part.annotations, **self.manifest.annotations}
+            predicates = [notes.get(key) for key in PREDICATES]
+            types = f"{self.artifact_type} {part.media_type} {predicates}"
+            words = (word for pattern, word in REFERRER_KINDS if re.search(pattern, types, re.I))
+            kinds.add(next(words))
+        return ", ".join(sorted(kinds))
 
     @property
     def role(self):
@@ -2475,52 +2353,6 @@ def tag_of_digest(digest):
     return f"{algorithm}-{digits[:64]}"
 
 
-def next_page(registry, url, headers):
-    """Return the path of a list's next page, below the repository's URL, "" if this was the last.
-
-    url: str, of this page
-    headers: list of str, the values of its Link headers (RFC 8288)
-
-    Raises Damaged if the page is not another one of this repository's lists.
-    """
-    from urllib.parse import urljoin
-
-    # Split before matching: one pattern for it all takes minutes for a header of "<<<<…".
-    links = [link for header in headers for link in re.split(r",\s*(?=<)", header)]
-    for link in links:
-        target, closed, parameters = link.strip().lstrip("<").partition(">")
-        if closed and re.search(r';\s*rel="?next\b', parameters, re.I):
-            with contextlib.suppress(ValueError):
-                target = urljoin(url, target)
-            if not target.startswith(f"{registry.base}referrers/"):
-                where = f"{redacted(target)}, which is not followed"
-                raise Damaged(f"{registry.origin} continues a list of referrers at {where}")
-            return target[len(registry.base) :]
-    return ""
-
-
-def api_pages(registry, digest, what):
-    """Yield each page (Manifest) of the list of referrers to a digest in the referrers API.
-
-    distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
-    interest. Raises NotFound or Refused if the registry does not have the API.
-    """
-    path, links = f"referrers/{digest}", []
-
-    def attempt():
-        with registry.request("GET", path, what, {"Accept": OCI_INDEX}) as response:
-            links[:] = response.headers.get_all("Link") or []
-            return response.read(DOCUMENT_LIMIT), ""
-
-    for _ in range(PAGES_LIMIT):
-        body = registry.document(path, what, attempt)
-        yield parse_manifest(body, digest_of(body), what)
-        path = next_page(registry, registry.base + path, links)
-        if not path:
-            return
-    raise Damaged(f"{what} has more than {PAGES_LIMIT} pages")
-
-
 def get_tagged(registry, tag, reporter):
     """Return the Manifest of a tag, or None if there is none."""
     try:
@@ -2534,10 +2366,30 @@ def get_tagged(registry, tag, reporter):
 
 
 def listed_referrers(registry, digest, reporter):
-    """Return [Descriptor, ...] of a registry's list of referrers to a digest."""
+    """Return [Descriptor, ...] of a registry's list of referrers to a digest.
+
+    distribution-spec, "Listing Referrers". We ask for all types, so OCI-Filters-Applied is of no
+    interest.
+    """
+    from urllib.parse import urljoin
+
     what = f"the list of referrers to {registry.reference.name}@{digest}"
+    path, lists = f"referrers/{digest}", []
     try:
-        lists = list(api_pages(registry, digest, what))
+        while path:
+            body, headers = registry.document(path, what)
+            lists.append(parse_manifest(body, digest_of(body), what))
+            # RFC 8288. No "<" within the parts of the pattern: else "<<<<…" takes minutes.
+            links = ", ".join(headers.get_all("Link") or [])
+            link = re.search(r'<([^<>]*)>[^<]*;\s*rel="?next\b', links, re.I)
+            target = link.group(1) if link else registry.base
+            with contextlib.suppress(ValueError):
+                target = urljoin(registry.base + path, target)
+            path = target.partition(registry.base)[2]
+            if link and not path.startswith("referrers/") or len(lists) > REFERRERS_LIMIT:
+                raise Damaged(
+                    f"{what}: page {len(lists)} leads to {redacted(target)}: not followed"
+                )
     except (NotFound, Refused, NoAccess) as error:
         # Registries that do not have the API answer with 404, some with 400, 405 or 406, Harbor 2.7
         # with 401. For those, the list is kept under a tag ("Referrers Tag Schema").
@@ -2546,10 +2398,8 @@ def listed_referrers(registry, digest, reporter):
                 raise
             reporter.note(f"looking for a tag instead: {error}")
         tagged = get_tagged(registry, tag_of_digest(digest), reporter)
-        lists = [tagged] if tagged else []
-        if tagged and tagged.descriptor.digest == digest:
-            reporter.note(f"{what} is the image itself, as on GitLab: taken for none")
-            return []
+        # GitLab has the image itself under that tag.
+        lists = [tagged] if tagged and tagged.digest != digest else []
     if not all(page.is_index for page in lists):
         raise Damaged(f"{what} is an image's manifest, not an index")
     return [descriptor for page in lists for descriptor in page.children]
@@ -2565,37 +2415,33 @@ def find_referrers(registry, subjects, reporter):
     def is_about(manifest, digest):
         subject = manifest.subject.digest if manifest.subject else "nothing"
         if subject != digest:
-            what = f"{manifest.descriptor.digest} should refer to {digest}"
-            reporter.note(f"passed over: {what}, and refers to {subject}")
+            reporter.note(f"passed over: {manifest.digest} refers to {subject}, not {digest}")
         return subject == digest
 
-    seen, level, referrers = set(subjects), list(subjects), []
-    for _ in range(REFERRERS_DEPTH + 1):
+    pending, referrers = list(subjects), []
+    seen = set(pending)
+    for digest in pending:
         found = []
-        for digest in level:
-            listed = listed_referrers(registry, digest, reporter)
-            if len(listed) + len(referrers) > REFERRERS_LIMIT:
-                raise Damaged(f"{registry.named} has more than {REFERRERS_LIMIT} referrers")
-            for descriptor in listed:
-                manifest = registry.get(descriptor)
-                if is_about(manifest, digest):
-                    found.append(Referrer(digest, "", manifest))
-                    # A referrer may be an index: its parts are included.
-                    parts = walk(descriptor, manifest, registry.get, "a referrer")
-                    found += [Referrer(descriptor.digest, "", part) for _, part in parts]
-            for suffix in COSIGN_SUFFIXES:
-                manifest = get_tagged(registry, tag_of_digest(digest) + suffix, reporter)
-                if manifest and (not manifest.subject or is_about(manifest, digest)):
-                    found.append(Referrer(digest, suffix, manifest))
-        level = []
+        listed = listed_referrers(registry, digest, reporter)
+        if len(listed) + len(referrers) > REFERRERS_LIMIT:
+            raise Damaged(f"{registry.named} has more than {REFERRERS_LIMIT} referrers")
+        for descriptor in listed:
+            manifest = registry.get(descriptor)
+            if is_about(manifest, digest):
+                found.append(Referrer(digest, "", manifest))
+                # A referrer may be an index: its parts are included.
+                parts = walk(descriptor, manifest, registry.get, "a referrer")
+                found += [Referrer(descriptor.digest, "", part) for _, part in parts]
+        for suffix in COSIGN_SUFFIXES:
+            manifest = get_tagged(registry, tag_of_digest(digest) + suffix, reporter)
+            if manifest and (not manifest.subject or is_about(manifest, digest)):
+                found.append(Referrer(digest, suffix, manifest))
         for referrer in found:
             if referrer.digest not in seen:
                 seen.add(referrer.digest)
-                level.append(referrer.digest)
+                pending.append(referrer.digest)
                 referrers.append(referrer)
-        if not level:
-            return referrers
-    raise Damaged(f"{registry.named} has referrers to referrers, more than {REFERRERS_DEPTH} deep")
+    return referrers
 
 
 # ---- Archive plan: the whole tar laid out before its first layer arrives (image-layout.md) -------
