@@ -33,6 +33,7 @@ import io
 import json
 import os
 import re
+import struct
 import sys
 import threading
 import time
@@ -2713,21 +2714,19 @@ CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 COSIGN_KIND = "dev.cosignproject.cosign/"  # followed by the role of a descriptor for cosign
 USUAL_PLATFORM = ("linux", "amd64")  # offered to docker if there are several
-EMPTY_DIGESTS = (hashlib.sha256().hexdigest(), hashlib.sha512().hexdigest())
 
 
 class Image(
     collections.namedtuple(
         "Image",
-        "name descriptor documents manifests configs source referrers registry omitted ref_name",
+        "name documents manifests configs source referrers registry omitted ref_name",
     )
 ):
     """An image in a registry or an archive: everything but the bytes of its layers.
 
     name: str, its full name in the archive
-    descriptor: Descriptor of its manifest or index, which index.json points to
     documents: {digest: bytes} of all manifests and configs
-    manifests: list of Manifest, the one of descriptor and all below it, parents first
+    manifests: list of Manifest, the one that its name stands for and all below it, parents first
     configs: {digest of a manifest: ImageConfig}, for the manifests that runtimes can run
     source: str, digest of the index that one platform was chosen from, "" for none
     referrers: list of Referrer
@@ -2737,6 +2736,11 @@ class Image(
     """
 
     __slots__ = ()
+
+    @property
+    def descriptor(self):
+        """The Descriptor of its manifest or index, which index.json points to."""
+        return self.manifests[0].descriptor
 
     @property
     def digest(self):
@@ -2752,11 +2756,12 @@ class Image(
 
         linux/amd64 if it is there, else the first: the same on every host. None for an artifact.
         """
-        images = [each for each in self.manifests if each.digest in self.configs]
-        usual = (
-            each for each in images if self.configs[each.digest].platform[:2] == USUAL_PLATFORM
+        images = (each for each in self.manifests if each.digest in self.configs)
+        return min(
+            images,
+            key=lambda each: self.configs[each.digest].platform[:2] != USUAL_PLATFORM,
+            default=None,
         )
-        return next(usual, images[0] if images else None)
 
     @property
     def image_id(self):
@@ -2791,6 +2796,11 @@ class Image(
         """The manifests of the image and of its referrers."""
         return self.manifests + [referrer.manifest for referrer in self.referrers]
 
+    @property
+    def all_layers(self):
+        """The layers (Descriptors) of all manifests, repeated ones included."""
+        return [layer for manifest in self.all_manifests for layer in manifest.layers]
+
 
 def check_name(name, digests):
     """Raise Damaged if a name is not normalized, or has another digest than those (tuple)."""
@@ -2799,25 +2809,17 @@ def check_name(name, digests):
         raise Damaged(f"{quoted(name)} is not the full name of {digests[0]}")
 
 
-def assemble_image(name, top, documents, source="", referrers=(), registry=None, load=None):
+def assemble_image(name, top, documents, load, source="", referrers=(), registry=None):
     """Return the Image made of documents, for a pull and for an archive alike.
 
     name: str, its full name
     top: Descriptor of its manifest or index
-    documents: {digest: bytes}, checked, all that belong to the image
-    load: function from a Descriptor to its Manifest, None to parse the documents
+    documents: {digest: bytes}, checked, all that belong to the image, once they are loaded
+    load: function from a Descriptor to its Manifest, or to None if it is not there
 
     Raises Damaged if they do not make an image that runtimes load.
     """
-
-    def parse(descriptor):
-        body = documents.get(descriptor.digest)
-        return body and parse_manifest(body, descriptor.digest, f"{name}: {descriptor.digest}")
-
-    load = load or parse
     first = load(top)
-    if not first:
-        raise Damaged(f"{name}: the manifest {top.digest} is missing or damaged")
     check_name(name, (top.digest, source))
     manifests, configs = [], {}
     for descriptor, manifest in walk(top, first, load, name):
@@ -2827,23 +2829,20 @@ def assemble_image(name, top, documents, source="", referrers=(), registry=None,
         is_known = descriptor.media_type in ACCEPT
         if descriptor.size != len(manifest.body) or is_known and is_index != manifest.is_index:
             raise Damaged(f"{name}: {manifest.digest} has another size or type than its index says")
-        if manifest.config:
-            what = f"{name}: the config {manifest.config.digest}"
-            body = documents.get(manifest.config.digest)
-            if body is None or len(body) != manifest.config.size:
-                raise Damaged(f"{what} is missing, or its size is not {manifest.config.size} bytes")
-            if manifest.is_image:
-                # Runtimes differ in what they do with an attestation that is an image.
-                if descriptor.is_attestation:
-                    raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
-                configs[manifest.digest] = parse_config(body, manifest, what)
-    if manifests[0].is_index and len(manifests) == 1:
+        if manifest.config and manifest.config.digest not in documents:
+            raise Damaged(f"{name}: the config {manifest.config.digest} is missing")
+        if manifest.is_image:
+            # Runtimes differ in what they do with an attestation that is an image.
+            if descriptor.is_attestation:
+                raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
+            digest = manifest.config.digest
+            what = f"{name}: the config {digest}"
+            configs[manifest.digest] = parse_config(documents[digest], manifest, what)
+    if first.is_index and len(manifests) == 1:
         raise Damaged(f"{name}: none of the manifests in the index {top.digest} is there")
-    descriptor = first.descriptor
     return Image(
-        name, descriptor, documents, manifests, configs, source, list(referrers), registry,
-        frozenset(), "",
-    )  # fmt: skip
+        name, documents, manifests, configs, source, list(referrers), registry, frozenset(), ""
+    )
 
 
 # descriptor: of the layer; offset: int, of its first byte; registries: list of Registry with it
@@ -2873,24 +2872,23 @@ def compact(value):
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def tar_header(name, size):
+def tar_header(name, size, kind=b"0", mode=b"0000644"):
     """Return the tar header of a file: GNU format, mode 0644, all else zero.
 
-    GNU format, since layers can pass the 8 GiB limit of plain ustar.
+    GNU format, since layers can pass the 8 GiB limit of plain ustar. tarfile's headers depend on
+    the Python, and its import takes time.
     """
-    import tarfile
-
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o644
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    # A long name is in a header of its own before the file's. Pythons differ in the device numbers
-    # (329 to 345), in both headers.
-    for start in {0, len(header) - 512}:
-        block = memoryview(header)[start : start + 512]
-        block[329:345] = bytes(16)
-        block[148:156] = b" " * 8
-        block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(header)
+    path, zero = name.encode(), b"0000000"
+    length = b"%011o" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+    fields = (path, mode, zero, zero, length, b"00000000000", b" " * 8, kind, b"ustar  ")
+    block = struct.pack("100s 8s 8s 8s 12s 12s 8s s 100x 8s 247x", *fields)
+    block = block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    if len(path) > 100:
+        # The name is in a header of its own before the file's.
+        block = (
+            tar_header("././@LongLink", len(path) + 1, b"L", zero) + path.ljust(512, b"\0") + block
+        )
+    return block
 
 
 def layout(contents):
@@ -2921,13 +2919,18 @@ def docker_manifest(images):
     """Return the list in manifest.json: config, names and layers of each image for docker."""
     entries = collections.OrderedDict()
     for image in images:
-        if image.offered:
-            layers = [layer.path for layer in image.offered.layers]
-            entry = {"Config": image.offered.config.path, "RepoTags": [], "Layers": layers}
-            tags = entries.setdefault(image.offered.digest, entry)["RepoTags"]
-            tags += [image.name] * bool(image.tag)
-    # Docker writes null for an image without a name.
-    return [dict(entry, RepoTags=entry["RepoTags"] or None) for entry in entries.values()]
+        offered = image.offered
+        if offered:
+            names = entries.setdefault(offered.digest, (offered, []))[1]
+            names += [image.name] * bool(image.tag)
+    return [
+        {
+            "Config": offered.config.path,
+            "RepoTags": names or None,  # as docker writes it for an image without a name
+            "Layers": [layer.path for layer in offered.layers],
+        }
+        for offered, names in entries.values()
+    ]
 
 
 def signed_descriptor(image):
@@ -2946,48 +2949,45 @@ def signed_descriptor(image):
     return best, "imageIndex" if is_index and best.digest not in bundled else "image"
 
 
-def json_descriptor(descriptor, annotations):
-    """Return a Descriptor as the JSON object of index.json."""
-    media_type, digest, size = descriptor[:3]
-    return {"mediaType": media_type, "digest": digest, "size": size, "annotations": annotations}
-
-
 def image_descriptors(image):
     """Return the entries of an image in index.json: its own, then unnamed ones for cosign."""
-    annotations = {CONTAINERD_NAME: image.name}
-    if image.ref_name:
-        annotations[REF_NAME] = image.ref_name
-    if image.source:
-        annotations[SOURCE] = image.source
-    children = (child.digest for manifest in image.manifests for child in manifest.children)
-    gone = image.omitted.union(digest for digest in children if digest not in image.documents)
-    if gone:
-        annotations[OMITTED] = ",".join(sorted(gone))
-    if not image.referrers:
-        return [json_descriptor(image.descriptor, annotations)]
-    # Which referrer has which subject is not in every manifest: cosign's older ones have none.
-    links = sorted(f"{each.digest}={each.subject}{each.suffix}" for each in image.referrers)
-    annotations[REFERRERS] = ",".join(links)
-    signed, kind = signed_descriptor(image)
-    unnamed = []
-    if signed.digest == image.digest:
-        annotations["kind"] = COSIGN_KIND + kind
-    else:
-        unnamed.append(json_descriptor(signed, {"kind": COSIGN_KIND + kind}))
-    for each in sorted(image.referrers, key=lambda each: each.digest):
-        if each.subject == signed.digest and each.role:
-            kind = {"kind": COSIGN_KIND + each.role}
-            unnamed.append(json_descriptor(each.manifest.descriptor, kind))
-    return [json_descriptor(image.descriptor, annotations)] + unnamed
+    children = {child.digest for manifest in image.manifests for child in manifest.children}
+    notes = [
+        (CONTAINERD_NAME, image.name),
+        (REF_NAME, image.ref_name),
+        (SOURCE, image.source),
+        (OMITTED, ",".join(sorted(image.omitted.union(children.difference(image.documents))))),
+        # Which referrer has which subject is not in every manifest: cosign's older ones have none.
+        (
+            REFERRERS,
+            ",".join(
+                sorted(f"{each.digest}={each.subject}{each.suffix}" for each in image.referrers)
+            ),
+        ),
+    ]
+    annotations = {key: value for key, value in notes if value}
+    entries = [(image.descriptor, annotations)]
+    if image.referrers:
+        signed, kind = signed_descriptor(image)
+        if signed.digest == image.digest:
+            annotations["kind"] = COSIGN_KIND + kind
+        else:
+            entries.append((signed, {"kind": COSIGN_KIND + kind}))
+        for each in sorted(image.referrers, key=lambda each: each.digest):
+            if each.subject == signed.digest and each.role:
+                entries.append((each.manifest.descriptor, {"kind": COSIGN_KIND + each.role}))
+    keys = ("mediaType", "digest", "size")
+    return [dict(zip(keys, descriptor), annotations=notes) for descriptor, notes in entries]
 
 
 def oci_index(images):
     """Return the object in index.json: the named descriptors first, then each unnamed one once."""
-    several = [image_descriptors(image) for image in images]
-    unnamed = [(str(each), each) for some in several for each in some[1:]]
-    unnamed = list(collections.OrderedDict(unnamed).values())
-    descriptors = [some[0] for some in several] + unnamed
-    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    named, unnamed = [], collections.OrderedDict()
+    for first, *more in map(image_descriptors, images):
+        named.append(first)
+        unnamed.update((str(each), each) for each in more)
+    manifests = named + list(unnamed.values())
+    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
 
 
 def admit(image, names, sizes):
@@ -2997,11 +2997,12 @@ def admit(image, names, sizes):
     sizes: {digest: bytes} of layers and documents
     """
     known = {digest: len(body) for digest, body in image.documents.items()}
-    for layer in [layer for each in image.all_manifests for layer in each.layers]:
-        size = known.setdefault(layer.digest, sizes.get(layer.digest, layer.size))
+    configs = [manifest.config for manifest in image.all_manifests if manifest.config]
+    for part in configs + image.all_layers:
+        size = known.setdefault(part.digest, sizes.get(part.digest, part.size))
         # The digest of nothing is checked here: a pipe cannot hold back a layer without bytes.
-        if size != layer.size or not size and layer.digest[7:] not in EMPTY_DIGESTS:
-            why = f"{layer.digest} cannot have {layer.size} bytes"
+        if size != part.size or not size and part.digest != digest_of(b"", part.digest):
+            why = f"{part.digest} cannot have {part.size} bytes"
             raise Damaged(f"{image.name}: {why}, since another manifest or its digest differs")
     if sum(known.values()) + sum(sizes.values()) >= SIZE_LIMIT:
         raise Damaged(f"{image.name}: its layers have an impossible size")
@@ -3017,26 +3018,24 @@ def plan_archive(images, omit=frozenset()):
 
     Raises ImgpullError if images contradict each other.
     """
-    names, sizes, documents, layers, registries = {}, {}, {}, {}, {}
-    of_referrers = {
-        layer.digest
-        for image in images
-        for each in image.referrers
-        for layer in each.manifest.layers
-    }
-    planned = []
+    referrers = [referrer.manifest for image in images for referrer in image.referrers]
+    omit = omit.difference(layer.digest for each in referrers for layer in each.layers)
+    names, sizes, blobs, registries, planned = {}, {}, {}, {}, []
     for image in images:
         admit(image, names, sizes)
-        gone = {layer.digest for layer in image.layers} & (omit - of_referrers)
+        gone = omit.intersection(layer.digest for layer in image.layers)
         # One rule for the name: the tag of a single image, the full name in an archive of several.
         ref_name = (image.name if len(images) > 1 else image.tag) if image.tag else ""
-        planned.append(image._replace(omitted=frozenset(gone), ref_name=ref_name))
-        documents.update(image.documents)
-        for layer in [layer for each in image.all_manifests for layer in each.layers]:
-            if layer.digest not in gone:
-                layers.setdefault(layer.digest, layer)
-                there = registries.setdefault(layer.digest, [])
-                there += [image.registry] * (image.registry not in there)
+        planned.append(image._replace(omitted=gone, ref_name=ref_name))
+        for layer in image.all_layers:
+            if layer.digest not in omit:
+                blobs.setdefault(layer.digest, layer)
+                registries.setdefault(layer.digest, collections.OrderedDict())[image.registry] = (
+                    True
+                )
+    for image in images:
+        # A layer may be a document, too, such as the empty object {}.
+        blobs.update(image.documents)
     contents = collections.OrderedDict()
     contents["oci-layout"] = compact({"imageLayoutVersion": "1.0.0"})
     contents["index.json"] = compact(oci_index(planned))
@@ -3044,11 +3043,9 @@ def plan_archive(images, omit=frozenset()):
     if entries:
         contents["manifest.json"] = compact(entries)
     # In the order of their names, so that the same images give the same bytes on every host.
-    blobs = dict(layers, **documents)
-    paths = {"blobs/" + digest.replace(":", "/"): blobs[digest] for digest in blobs}
-    contents.update(sorted(paths.items()))
+    contents.update(sorted(("blobs/" + key.replace(":", "/"), blobs[key]) for key in blobs))
     literals, placed, size = layout(contents)
-    layers = [PlannedLayer(layer, offset, registries[layer.digest]) for layer, offset in placed]
+    layers = [PlannedLayer(layer, at, list(registries[layer.digest])) for layer, at in placed]
     return ArchivePlan(planned, contents, literals, layers, size)
 
 
@@ -3342,7 +3339,7 @@ def stored_image(top, bodies, parsed):
             raise Damaged(f"{name}: the index {source} does not list {manifests[0].digest}")
         manifests.append(index)
     check_subjects(name, manifests, referrers)
-    return assemble_image(name, top, documents, source, referrers, load=load)
+    return assemble_image(name, top, documents, load, source, referrers)
 
 
 def check_subjects(name, manifests, referrers):
@@ -4414,7 +4411,10 @@ def find_image(registry, platforms, name, reporter, has_archives=False, referrer
         if manifest.config:
             documents[manifest.config.digest] = registry.blob(manifest.config)
     top = manifests[0]
-    image = assemble_image(full, top.descriptor, documents, source, (), registry)
+    load = {each.digest: each for each in manifests}
+    image = assemble_image(
+        full, top.descriptor, documents, lambda each: load.get(each.digest), source, (), registry
+    )
     if not image.configs:
         kind = printable(top.config.media_type if top.config else "an index", 90)
         reporter.note(

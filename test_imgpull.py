@@ -207,9 +207,9 @@ def make_artifact():
 
 # An archive that was there before: imgpull wrote it, so it may be replaced, and nothing in it is of use.
 NOTHING = make_image()
-OLD = imgpull.plan_archive([imgpull.assemble_image(
-    "docker.io/library/old:1", imgpull.parse_manifest(NOTHING.manifest, NOTHING.digest, "old").descriptor,
-    dict(NOTHING.blobs, **{NOTHING.digest: NOTHING.manifest}))]).literals[0][1]
+NONE = imgpull.parse_manifest(NOTHING.manifest, NOTHING.digest, "old")
+OLD = imgpull.plan_archive([imgpull.assemble_image("docker.io/library/old:1", NONE.descriptor, dict(
+    NOTHING.blobs, **{NOTHING.digest: NOTHING.manifest}), lambda descriptor: NONE)]).literals[0][1]
 BIG = noise("big", 200000)                                  # a layer that arrives in several pieces
 IMAGE = make_image(BIG, b"a small layer")
 ARM = make_image(BIG, b"for arm64", architecture="arm64")   # shares its first layer with IMAGE
@@ -1055,8 +1055,9 @@ def assembled(*images, **options):
     """The Image of images that one reference names."""
     documents = {digest: blob for image in images for digest, blob in image.blobs.items() if blob[:1] == b"{"}
     documents.update((image.digest, image.manifest) for image in images)
-    top = imgpull.parse_manifest(images[0].manifest, images[0].digest, "it").descriptor
-    return imgpull.assemble_image(options.get("name", "q.io/app:v1"), top, documents)
+    parsed = {image.digest: imgpull.parse_manifest(image.manifest, image.digest, "it") for image in images}
+    return imgpull.assemble_image(options.get("name", "q.io/app:v1"), parsed[images[0].digest].descriptor, documents,
+                                  lambda descriptor: parsed.get(descriptor.digest))
 
 
 class TestPureFunctions(unittest.TestCase):
