@@ -30,6 +30,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -2802,13 +2803,6 @@ class Image(
         return [layer for manifest in self.all_manifests for layer in manifest.layers]
 
 
-def check_name(name, digests):
-    """Raise Damaged if a name is not normalized, or has another digest than those (tuple)."""
-    reference = parse_reference(name)
-    if str(reference) != name or reference.digest and reference.digest not in digests:
-        raise Damaged(f"{quoted(name)} is not the full name of {digests[0]}")
-
-
 def assemble_image(name, top, documents, load, source="", referrers=(), registry=None):
     """Return the Image made of documents, for a pull and for an archive alike.
 
@@ -2820,7 +2814,6 @@ def assemble_image(name, top, documents, load, source="", referrers=(), registry
     Raises Damaged if they do not make an image that runtimes load.
     """
     first = load(top)
-    check_name(name, (top.digest, source))
     manifests, configs = [], {}
     for descriptor, manifest in walk(top, first, load, name):
         manifests.append(manifest)
@@ -3006,6 +2999,9 @@ def admit(image, names, sizes):
             raise Damaged(f"{image.name}: {why}, since another manifest or its digest differs")
     if sum(known.values()) + sum(sizes.values()) >= SIZE_LIMIT:
         raise Damaged(f"{image.name}: its layers have an impossible size")
+    reference = parse_reference(image.name)
+    if str(reference) != image.name or reference.digest not in ("", image.digest, image.source):
+        raise Damaged(f"{quoted(image.name)} is not the full name of {image.digest}")
     if names.setdefault(image.name, image.digest) != image.digest:
         raise UsageError(f"{image.name} is the name of two different images")
     sizes.update(known)
@@ -3056,30 +3052,37 @@ def plan_archive(images, omit=frozenset()):
 # programs can read it differently, and no other check of its form is needed.
 
 MEMBERS_LIMIT = 100000  # members of an archive
-MANIFESTS_LIMIT = 20000  # manifests of all images in an archive
-KEPT_LIMIT = 128 << 20  # bytes of JSON that are kept while an archive is read
-UNPACK_STEP = 16 << 10  # bytes: Python copies the rest of its input after each gzip stream
+KEPT_LIMIT = 128 << 20  # bytes of JSON in an archive, and of all images, each with its own
+STEP = 64 << 10  # bytes a read: Python copies the rest of them after each gzip stream
+HEAD = 2 << 10  # bytes: a whole gzip header, of those that Go reads
 ZEROS = bytes(512)
 GZIP = b"\x1f\x8b"
-PACKED = re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ")  # gzip, zstd, bzip2, xz
+PACKED = (b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # zstd, bzip2, xz
+# A gzip header with a name (flag 8) or comment (16) of 512 bytes and more, which Go refuses.
+LONG_NAME = re.compile(
+    rb"(?s)\x1f\x8b.(?:[\x08-\x0b\x10-\x13].{6}|[\x18-\x1b].{6}(?:[^\0]*\0)?)[^\0]{512}"
+)
+# A link of the annotation REFERRERS: digest, subject, suffix.
+LINK = re.compile(rf"({DIGEST.pattern})=({DIGEST.pattern})((?:\.sig|\.att|\.sbom)?)")
 
-
-# offset, size: int, bytes; digest: str, "" if unread; diff_id: str, digest of the unpacked bytes,
-# "" if they were not unpacked; fault: str, "" if none; is_gzip: bool
-Member = collections.namedtuple("Member", "offset size digest diff_id fault is_gzip")
+# digest: str, in the name of a blob, "" of other members; source: Source; fault: str, how the bytes
+# contradict the digest; diff_id: str, the digest of the unpacked bytes, or why there is none, "" if
+# they were not unpacked; is_gzip: bool
+Member = collections.namedtuple("Member", "digest source fault diff_id is_gzip")
 
 # code: str, for programs: "digest" if a layer contradicts its digest or diff_id, "base" if a layer
 # is in no base, "archive" if it cannot be read at all; text: str, for people
 Fault = collections.namedtuple("Fault", "code text")
 
 
-class Archive(collections.namedtuple("Archive", "path images members faults size")):
+class Archive(collections.namedtuple("Archive", "path images sources faults unchecked size")):
     """The content of an archive, and its faults.
 
     path: str
     images: list of Image
-    members: {name: Member}
+    sources: {digest: Source} of its blobs
     faults: list of Fault
+    unchecked: int, number of layers whose diff_ids were not checked
     size: int, bytes
     """
 
@@ -3138,78 +3141,28 @@ def archive_errors(path):
         raise Damaged(f"{name} is damaged, or not an archive of imgpull: {error}") from None
 
 
-class Unpacker:
-    """Hashes the unpacked bytes of a layer, for its diff_id: a gzip stream or a plain tar.
+def gunzip(pieces):
+    """Yield the unpacked bytes of gzip streams, one after another. Raises zlib.error.
 
-    fault: str, what is wrong with the stream, "" if nothing
+    pieces: iterator of their bytes
     """
+    import zlib
 
-    def __init__(self, head):
-        # Layers in zstd, bzip2 and xz are rare, and not unpacked.
-        self.is_known = not PACKED.match(head) or head.startswith(GZIP)
-        self.is_gzip = head.startswith(GZIP)
-        self.stream, self.rest, self.hasher, self.fault = None, b"", hashlib.sha256(), ""
-
-    def update(self, piece):
-        """Add bytes of the layer."""
-        import zlib
-
-        if not self.is_gzip:
-            self.hasher.update(piece)
-            return
-        try:
-            for start in range(0, 0 if self.fault else len(piece), UNPACK_STEP):
-                self.unpack(self.rest + bytes(piece[start : start + UNPACK_STEP]))
-        except (Damaged, zlib.error) as error:
-            self.fault = f"its gzip data is damaged ({printable(error)})"
-
-    def unpack(self, data):
-        """Add bytes of gzip streams, which may follow one another."""
-        import zlib
-
-        self.rest = b""
+    stream = None
+    for piece in pieces:
+        data = bytes(piece)
         while data:
-            if not self.stream:
-                if not has_whole_header(data):
-                    self.rest = data
-                    return
-                self.stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
-            output = None
-            # A full buffer may have left output behind, without input.
-            while output is None or data or len(output) == BUFFER:
-                output = self.stream.decompress(data, BUFFER)
-                self.hasher.update(output)
-                data = self.stream.unconsumed_tail
-                if self.stream.eof:
-                    data, self.stream = self.stream.unused_data, None
-                    break
-
-    def diff_id(self):
-        """Return the digest of the unpacked bytes, "" if unknown, at the end of the layer."""
-        if self.stream or self.rest:
-            self.fault = self.fault or "its gzip data ends too early"
-        return digest_in(self.hasher) if self.is_known and not self.fault else ""
-
-
-def has_whole_header(data):
-    """True if data begins with a whole gzip header, False if more is needed (RFC 1952 2.3).
-
-    Raises Damaged on a name or comment of 512 bytes and more, which Go's gzip refuses.
-    """
-    at = 10
-    if len(data) < 12:
-        return False
-    if data[3] & 4:
-        at += 2 + int.from_bytes(data[10:12], "little")
-    for flag in (8, 16):
-        if data[3] & flag:
-            end = data.find(b"\0", at, at + 512)
-            if end < 0 and len(data) >= at + 512:
-                raise Damaged("its gzip header has a name or comment of 512 bytes and more")
-            if end < 0:
-                return False
-            at = end + 1
-    return len(data) >= at
+            if not stream:
+                # A header may continue in the next piece.
+                data += next(pieces, b"") if len(data) < HEAD else b""
+                if LONG_NAME.match(data):
+                    raise zlib.error("a header with a name or comment of 512 bytes and more")
+                stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
+            yield stream.decompress(data, BUFFER)
+            data = stream.unconsumed_tail or stream.unused_data
+            stream = None if stream.eof else stream
+    if stream:
+        raise zlib.error("it ends too early")
 
 
 def read_header(take, is_first):
@@ -3232,22 +3185,24 @@ def read_header(take, is_first):
             return name, size
     if header[257:262] == b"ustar":
         raise Damaged("it is a tar that another program wrote")
-    is_packed = PACKED.match(header)
+    is_packed = header.startswith((GZIP,) + PACKED)
     raise Damaged(
         "it is compressed: unpack it (gunzip -c) into -" if is_packed else "it is not a tar"
     )
 
 
-def scan(path, digests, unpack, reporter):
+def scan(path, unpack, reporter):
     """Return ({name: Member}, {name: bytes} of the JSON, size) of an archive, in one pass.
 
-    digests, unpack: bool, see read_archive()
+    unpack: bool or None, see read_archive()
     """
+    import zlib
+
     members, documents, position, kept = collections.OrderedDict(), {}, 0, 0
-    view = memoryview(bytearray(BUFFER))
-    closefd, opener = path != "-", open_at_once if path != "-" else None
-    with open(path if closefd else 0, "rb", closefd=closefd, opener=opener) as file:
-        os.set_blocking(file.fileno(), True)
+    view, hasher = memoryview(bytearray(STEP)), hashlib.sha256()
+    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+        if path == "-":
+            os.set_blocking(0, True)
         total = os.fstat(file.fileno()).st_size  # 0 for a pipe
 
         def pieces(size):
@@ -3258,6 +3213,7 @@ def scan(path, digests, unpack, reporter):
                     raise Damaged("it ends too early")
                 size -= count
                 position += count
+                hasher.update(view[:count])
                 reporter.reading(archive_name(path), position, total)
                 yield view[:count]
 
@@ -3265,25 +3221,34 @@ def scan(path, digests, unpack, reporter):
             return b"".join(map(bytes, pieces(size)))
 
         for name, size in iter(lambda: read_header(take, not members), None):
-            offset, content, is_blob = position, pieces(size), name.startswith("blobs/")
-            head = file.peek(8) if size else b""
+            source, diff_id, is_blob = Source(path, position, size), "", name.startswith("blobs/")
+            digest = name[6:].replace("/", ":") if is_blob else ""
+            hasher = new_hash(digest if DIGEST.fullmatch(digest) else "sha256:")
+            head = take(min(size, HEAD))
+            rest = pieces(size - len(head))
             if head.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT * (1 if is_blob else 2):
-                content = [take(size)]
+                head += b"".join(map(bytes, rest))
                 kept += size
                 if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
-                    documents[name] = content[0]
-            unpacker = Unpacker(head) if unpack and is_blob else None
-            hasher = new_hash("sha512:" if name.startswith("blobs/sha512/") else "sha256:")
-            if not digests and total and name not in documents:
-                content, position = (), file.seek(offset + size)
-            for piece in content:
-                if digests:
-                    hasher.update(piece)
-                if unpacker:
-                    unpacker.update(piece)
-            digest = digest_in(hasher) if digests else ""
-            diff_id, fault = (unpacker.diff_id(), unpacker.fault) if unpacker else ("", "")
-            members[name] = Member(offset, size, digest, diff_id, fault, head.startswith(GZIP))
+                    documents[name] = head
+            content = itertools.chain([head], rest)
+            is_gzip = head.startswith(GZIP)
+            # Layers in zstd, bzip2 and xz are rare, and not unpacked.
+            if unpack and is_blob and not head.startswith(PACKED):
+                plain = hashlib.sha256()
+                try:
+                    for piece in gunzip(content) if is_gzip else content:
+                        plain.update(piece)
+                    diff_id = digest_in(plain)
+                except zlib.error as error:
+                    diff_id = f"damaged gzip data ({error})"
+            if unpack is None and total and name not in documents:
+                position, got = file.seek(source.offset + size), digest
+            else:
+                collections.deque(content, 0)  # reads the rest
+                got = digest_in(hasher)
+            fault = mismatch(got, digest) if is_blob and got != digest else ""
+            members[name] = Member(digest, source, fault, diff_id, is_gzip)
             if any(take(-size % 512)):
                 raise Damaged(f"there is data behind {quoted(name, 90)}")
             if len(members) > MEMBERS_LIMIT:
@@ -3301,8 +3266,7 @@ def stored_image(top, bodies, parsed):
     parsed: {digest: Manifest}, a cache
     """
     name, source = top.annotations[CONTAINERD_NAME], top.annotations.get(SOURCE, "")
-    gone = set(top.annotations.get(OMITTED, "").split(","))
-    documents, referrers = {}, []
+    gone, documents = set(top.annotations.get(OMITTED, "").split(",")), {}
 
     def load(descriptor):
         digest = descriptor.digest
@@ -3311,127 +3275,112 @@ def stored_image(top, bodies, parsed):
         if digest not in parsed:
             parsed[digest] = parse_manifest(bodies[digest], digest, digest)
         manifest = parsed[digest]
-        documents[digest] = bodies[digest]
+        documents[digest] = manifest.body
         if manifest.config and manifest.config.digest in bodies:
             documents[manifest.config.digest] = bodies[manifest.config.digest]
         return manifest
 
-    def load_all(digest):
-        descriptor = top._replace(digest=digest)
-        manifest = load(descriptor)
+    def found(digest):
+        manifest = load(top._replace(digest=digest))
         if not manifest:
-            raise Damaged(f"{name}: the manifest {quoted(digest, 90)} is missing or damaged")
-        return [each for _, each in walk(descriptor, manifest, load, name)]
+            raise Damaged(f"{name}: the manifest {digest} is missing or damaged")
+        return manifest
 
-    manifests = load_all(top.digest)
-    links = list(filter(None, top.annotations.get(REFERRERS, "").split(",")))
-    if len(links) > REFERRERS_LIMIT or len(set(links)) < len(links):
-        raise Damaged(f"{name}: it lists a referrer twice, or more than {REFERRERS_LIMIT}")
-    for link in links:
-        digest, _, about = link.partition("=")
-        subject, dot, suffix = about.partition(".")
-        if dot + suffix not in ("",) + COSIGN_SUFFIXES:
-            raise Damaged(f"{name}: {quoted(link, 200)} is not a link to a referrer")
-        referrers.append(Referrer(subject, dot + suffix, load_all(digest)[0]))
+    found(top.digest)
+    # Whatever else the annotation has, plan_archive() will not have.
+    links = LINK.findall(top.annotations.get(REFERRERS, ""))
+    referrers = {link[0]: Referrer(link[1], link[2], found(link[0])) for link in links}
+    image = assemble_image(name, top, documents, load, source, referrers.values())
+    known = image.all_manifests
     if source and (referrers or not DIGEST.fullmatch(source)):
-        index = load_all(source)[0]
-        if manifests[0].digest not in (child.digest for child in index.children):
-            raise Damaged(f"{name}: the index {source} does not list {manifests[0].digest}")
-        manifests.append(index)
-    check_subjects(name, manifests, referrers)
-    return assemble_image(name, top, documents, load, source, referrers)
-
-
-def check_subjects(name, manifests, referrers):
-    """Raise Damaged if one of the referrers belongs to none of the manifests or referrers."""
-    known = manifests + [each.manifest for each in referrers]
-    subjects = {each.digest for each in known}
-    subjects.update(child.digest for each in known for child in each.children)
+        index = found(source)
+        if image.digest not in [child.digest for child in index.children]:
+            raise Damaged(f"{name}: the index {source} does not list {image.digest}")
+        known += [each for _, each in walk(top._replace(digest=source), index, load, name)]
+    digests = {each.digest for each in known}
     parts = {(each.digest, child.digest) for each in known for child in each.children}
-    for each in referrers:
-        subject = each.manifest.subject
+    for each in image.referrers:
+        own = each.manifest.subject
         # A part of an index that is a referrer may have another platform as its subject.
-        is_other = subject and subject.digest != each.subject and each.suffix == ""
-        if each.subject not in subjects or is_other and (each.subject, each.digest) not in parts:
-            raise Damaged(f"{name}: {each.digest} does not refer to {quoted(each.subject, 90)}")
+        is_own = not own or own.digest == each.subject or (each.subject, each.digest) in parts
+        if each.subject not in digests or not is_own:
+            raise Damaged(f"{name}: {each.digest} does not refer to {each.subject}")
+    return image
 
 
-def read_archive(path, digests=False, unpack=False, reporter=None):
+def read_archive(path, unpack=None, reporter=None):
     """Return the Archive at a path, "-" for standard input. Raises ImgpullError if it is not ours.
 
-    digests: bool, check the bytes of layers against their digests
-    unpack: bool, check them against their diff_ids as well
+    unpack: None to pass over the bytes of layers, False to check them against their digests, True
+        to check them against their diff_ids as well
     """
     with archive_errors(path):
         if path.endswith(".part"):
             raise Damaged("it is an unfinished download; run the pull again to complete it")
-        members, documents, size = scan(path, digests, unpack, reporter or Reporter())
-        bodies = {":".join(name.split("/")[1:]): body for name, body in documents.items()}
+        members, documents, size = scan(path, unpack, reporter or Reporter())
         bodies = {
-            digest: body
-            for digest, body in bodies.items()
-            if DIGEST.fullmatch(digest) and digest_of(body, digest) == digest
+            members[name].digest: documents[name] for name in documents if not members[name].fault
         }
         index = parse_json(documents.get("index.json", b""), "index.json")
         tops = items(index, "manifests", dict, "index.json", MEMBERS_LIMIT)
-        images, gone, cache, parsed, count = [], set(), {}, {}, 0
+        images, gone, cache, parsed, kept = [], set(), {}, {}, 0
         for top in (parse_descriptor(each, "index.json") for each in tops):
-            if CONTAINERD_NAME not in top.annotations:
-                continue
-            gone.update(top.annotations.get(OMITTED, "").split(","))
-            # Many names of one image cost no more than one: small archives take little time.
-            name, key = top.annotations[CONTAINERD_NAME], str(top._replace(annotations=""))
-            key += str([top.annotations.get(each) for each in (SOURCE, OMITTED, REFERRERS)])
-            if key not in cache:
-                cache[key] = stored_image(top, bodies, parsed)
-                count += len(cache[key].manifests)
-            check_name(name, (top.digest, cache[key].source))
-            images.append(cache[key]._replace(name=name))
-            if count > MANIFESTS_LIMIT:
-                raise Damaged(f"its images have more than {MANIFESTS_LIMIT} manifests")
+            notes = top.annotations
+            if CONTAINERD_NAME in notes:
+                # Many names of one image cost no more than one: small archives take little time.
+                key = str(
+                    top._replace(annotations=dict(notes, **{CONTAINERD_NAME: "", REF_NAME: ""}))
+                )
+                if key not in cache:
+                    cache[key] = stored_image(top, bodies, parsed)
+                    kept += sum(map(len, cache[key].documents.values()))
+                images.append(cache[key]._replace(name=notes[CONTAINERD_NAME]))
+                gone.update(notes.get(OMITTED, "").split(","))
+            if kept > KEPT_LIMIT:
+                raise Damaged(f"its images have manifests of more than {human(KEPT_LIMIT)}")
         if not images:
             raise Damaged("it holds no image")
         plan = plan_archive(images, gone)
-        for name, content in plan.contents.items():
-            is_literal, member = isinstance(content, bytes), members.get(name)
-            expected = len(content) if is_literal else content.size
-            if (
-                not member
-                or member.size != expected
-                or is_literal
-                and documents.get(name) != content
-            ):
-                raise Damaged(f"{name} is missing, or differs from what its images require")
-        if list(members) != list(plan.contents) or size != plan.size:
-            raise Damaged("it has members that belong to no image, or in another order")
-    return Archive(path, plan.images, members, layer_faults(plan, members), size)
+        for pair in itertools.zip_longest(plan.contents.items(), members, fillvalue=("", b"")):
+            (name, content), found = pair
+            is_right = (
+                documents.get(name) == content
+                if isinstance(content, bytes)
+                else members[found].source.size == content.size
+            )
+            if name != found or not is_right:
+                raise Damaged(f"{quoted(found)} is not {quoted(name)} as its images require it")
+    faults, unchecked = layer_faults(plan.images, members)
+    sources = {member.digest: member.source for member in members.values() if member.digest}
+    return Archive(path, plan.images, sources, faults, unchecked, size)
 
 
-def layer_faults(plan, members):
-    """Return [Fault, ...] of the layers of a plan that contradict their digest or diff_id."""
-    names, diff_ids = {}, {}
-    for image in plan.images:
+def layer_faults(images, members):
+    """Return ([Fault, ...], count): of layers that contradict their digest or diff_id, and of
+    those whose diff_ids were not checked."""
+    bad, unchecked = collections.OrderedDict(), set()
+    for image in images:
         for manifest in image.all_manifests:
             config = image.configs.get(manifest.digest)
-            known = config.diff_ids if config else [""] * len(manifest.layers)
-            for layer, diff_id in zip(manifest.layers, known):
-                names.setdefault(layer.digest, []).append(image.name)
-                diff_ids.setdefault(layer.digest, set()).update({diff_id} - {""})
-    faults = []
-    for layer in (each.descriptor for each in plan.layers):
-        member, why = members[layer.path], ""
-        for diff_id in sorted(diff_ids[layer.digest]):
-            if member.fault or member.diff_id not in ("", diff_id):
-                why = member.fault or f"diff_id {mismatch(member.diff_id, printable(diff_id, 90))}"
-        if member.is_gzip and layer.media_type.endswith("tar"):
-            why = "it is gzip data, and its media type is that of a plain tar"
-        if member.digest not in ("", layer.digest):
-            why = mismatch(member.digest, layer.digest)
-        if why:
-            needed = ", ".join(collections.OrderedDict.fromkeys(names[layer.digest]))
-            text = f"{layer.digest} is damaged: {why}; needed by {printable(needed, 200)}"
-            faults.append(Fault("digest", text))
-    return faults
+            for number, layer in enumerate(manifest.layers):
+                member, why = members.get(layer.path), ""
+                if not member:  # it is omitted
+                    continue
+                if config and not member.diff_id:
+                    unchecked.add(layer.digest)
+                elif config and member.diff_id != config.diff_ids[number]:
+                    why = f"diff_id {mismatch(member.diff_id, config.diff_ids[number])}"
+                if member.is_gzip and layer.media_type.endswith("tar"):
+                    why = "it is gzip data, and its media type is that of a plain tar"
+                why = member.fault or why
+                if why:
+                    names = bad.setdefault(f"{layer.digest} is damaged: {why}", {})
+                    names[image.name] = True
+    faults = [
+        Fault("digest", printable(f"{text}; needed by {', '.join(names)}", 400))
+        for text, names in bad.items()
+    ]
+    return faults, len(unchecked)
 
 
 def check_archive(path, bases=(), reporter=None):
@@ -3439,16 +3388,13 @@ def check_archive(path, bases=(), reporter=None):
 
     bases: list of Archive
     """
-    archive = read_archive(path, True, True, reporter)
-    faults = list(archive.faults)
+    archive = read_archive(path, True, reporter)
+    faults, gone = list(archive.faults), archive.omitted if bases else ()
     for each in bases:
-        shown = printable(each.path)
+        shown = archive_name(each.path)
         faults += [fault._replace(text=f"{shown}: {fault.text}") for fault in each.faults]
-    if bases:
-        images = [image for each in bases for image in each.images]
-        held = [{layer.digest for layer in image.layers} - image.omitted for image in images]
-        gone = sorted(archive.omitted.difference(*held))
-        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in gone]
+        gone = gone.difference(each.sources)
+    faults += [Fault("base", f"the layer {digest} is in no --base") for digest in sorted(gone)]
     return archive._replace(faults=faults, size=archive.size + sum(each.size for each in bases))
 
 
@@ -3460,22 +3406,13 @@ def verify_archive(path, base=()):
 
     Raises ImgpullError if one cannot be read at all.
     """
-    bases = [read_archive(each, True, True) for each in base]
+    bases = [read_archive(each, True) for each in base]
     return [fault.text for fault in check_archive(path, bases).faults]
 
 
-def list_archive(path, reporter=None):
+def list_archive(path):
     """Return [Image, ...] of an archive, without reading its layers. Raises ImgpullError."""
-    return read_archive(path, reporter=reporter).images
-
-
-def sources_in(archive):
-    """Return {digest: Source} of the blobs in an Archive: not checked."""
-    return {
-        ":".join(name.split("/")[1:]): Source(archive.path, member.offset, member.size)
-        for name, member in archive.members.items()
-        if name.startswith("blobs/")
-    }
+    return read_archive(path).images
 
 
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
@@ -4615,7 +4552,7 @@ def read_bases(paths, reporter):
     archives = []
     for path in paths:
         try:
-            archives.append(read_archive(path, True, False, reporter))
+            archives.append(read_archive(path, False, reporter))
         except Damaged as error:
             hint = "--base-image REF takes the layers of an image instead"
             raise Damaged(f"{error}; {hint}") from None
@@ -4693,7 +4630,7 @@ def pull(
     sources = {}  # {digest: Source} of local blobs
     for archive in reused + bases:
         documents.update(archive.documents)
-        sources.update(sources_in(archive))
+        sources.update(archive.sources)
 
     def find(request, **options):
         own = settings._replace(scheme=request.scheme or settings.scheme)
@@ -4988,7 +4925,7 @@ def run_archives(options, reporter):
 
     An archive that cannot be read does not keep the others from being examined.
     """
-    bases = [read_archive(each, True, True, reporter) for each in options.base if options.verify]
+    bases = [read_archive(each, True, reporter) for each in options.base if options.verify]
     status, documents = 0, []
     for path in options.archives:
         document = {"archive": path, "images": []}
@@ -4997,18 +4934,7 @@ def run_archives(options, reporter):
                 archive = check_archive(path, bases, reporter)
                 document["checked"] = archive.size
                 document["needed"] = 0 if bases else len(archive.omitted)
-                paths = {
-                    layer.path
-                    for image in archive.images
-                    if image.image_id
-                    for layer in image.layers
-                }
-                # Layers that this Python cannot unpack.
-                document["unchecked"] = sum(
-                    not (member.diff_id or member.fault)
-                    for name, member in archive.members.items()
-                    if name in paths
-                )
+                document["unchecked"] = archive.unchecked
             else:
                 archive = read_archive(path, reporter=reporter)
             document["images"] = list(map(image_document, archive.images))
@@ -5030,7 +4956,7 @@ def show_archive(archive, options, document):
     """Print the findings about an Archive for people, or NAME@DIGEST lines with --quiet."""
     shown = archive_name(archive.path)
     for fault in archive.faults:
-        say(f"{shown}: bad: {printable(fault.text, 400)}")
+        say(f"{shown}: bad: {fault.text}")
     if archive.faults:
         return
     if options.verify and not options.quiet:
