@@ -2778,8 +2778,8 @@ class Image(
     @property
     def layers(self):
         """[Descriptor, ...], each once, bottom first; also those that are omitted."""
-        pairs = ((layer.digest, layer) for each in self.manifests for layer in each.layers)
-        return list(collections.OrderedDict(pairs).values())
+        layers = (layer for manifest in self.manifests for layer in manifest.layers)
+        return list({layer.digest: layer for layer in layers}.values())
 
     @property
     def size(self):
@@ -2892,30 +2892,26 @@ def layout(contents):
     literals, placed = [], []
     pending, start = bytearray(), 0
     for name, content in contents.items():
-        is_literal = isinstance(content, bytes)
-        size = len(content) if is_literal else content.size
-        pending += tar_header(name, size)
-        if is_literal:
-            pending += content
+        if isinstance(content, bytes):
+            pending += tar_header(name, len(content)) + content + bytes(-len(content) % 512)
         else:
-            offset = start + len(pending)
+            pending += tar_header(name, content.size)
             literals.append((start, bytes(pending)))
-            placed.append((content, offset))
-            pending, start = bytearray(), offset + size
-        pending += bytes(-size % 512)
+            placed.append((content, start + len(pending)))
+            start += len(pending) + content.size
+            pending = bytearray(-content.size % 512)
     # A tar ends with two blocks of zeros.
-    literals.append((start, bytes(pending) + bytes(1024)))
-    return literals, placed, start + len(pending) + 1024
+    pending += bytes(1024)
+    return literals + [(start, bytes(pending))], placed, start + len(pending)
 
 
 def docker_manifest(images):
     """Return the list in manifest.json: config, names and layers of each image for docker."""
-    entries = collections.OrderedDict()
+    entries = {}
     for image in images:
-        offered = image.offered
-        if offered:
-            names = entries.setdefault(offered.digest, (offered, []))[1]
-            names += [image.name] * bool(image.tag)
+        if image.offered:
+            _, names = entries.setdefault(image.offered.digest, (image.offered, []))
+            names += [image.name] * bool(image.ref_name)
     return [
         {
             "Config": offered.config.path,
@@ -2934,53 +2930,49 @@ def signed_descriptor(image):
     unless the manifest is signed as well. Of cosign's two names for an index, bundles are found
     by "image" alone, and older signatures by "imageIndex" alone.
     """
-    candidates = [image.descriptor] + ([image.index.descriptor] if image.index else [])
+    candidates = [image.manifests[0]] + [image.index] * bool(image.index)
     bundled = {each.subject for each in image.referrers if each.is_bundle}
     signed = bundled | {each.subject for each in image.referrers if each.role}
-    best = next((each for each in candidates if each.digest in signed), image.descriptor)
-    is_index = best.media_type in (OCI_INDEX, DOCKER_LIST)
-    return best, "imageIndex" if is_index and best.digest not in bundled else "image"
+    best = next((each for each in candidates if each.digest in signed), candidates[0])
+    kind = "imageIndex" if best.is_index and best.digest not in bundled else "image"
+    return best.descriptor, kind
 
 
 def image_descriptors(image):
     """Return the entries of an image in index.json: its own, then unnamed ones for cosign."""
     children = {child.digest for manifest in image.manifests for child in manifest.children}
+    gone = image.omitted.union(children.difference(image.documents))
+    referrers = sorted(image.referrers, key=lambda each: each.digest)
     notes = [
         (CONTAINERD_NAME, image.name),
         (REF_NAME, image.ref_name),
         (SOURCE, image.source),
-        (OMITTED, ",".join(sorted(image.omitted.union(children.difference(image.documents))))),
+        (OMITTED, ",".join(sorted(gone))),
         # Which referrer has which subject is not in every manifest: cosign's older ones have none.
-        (
-            REFERRERS,
-            ",".join(
-                sorted(f"{each.digest}={each.subject}{each.suffix}" for each in image.referrers)
-            ),
-        ),
+        (REFERRERS, ",".join(f"{each.digest}={each.subject}{each.suffix}" for each in referrers)),
     ]
     annotations = {key: value for key, value in notes if value}
     entries = [(image.descriptor, annotations)]
-    if image.referrers:
+    if referrers:
         signed, kind = signed_descriptor(image)
+        roles = [(signed, kind)] + [
+            (each.manifest.descriptor, each.role)
+            for each in referrers
+            if each.subject == signed.digest and each.role
+        ]
         if signed.digest == image.digest:
-            annotations["kind"] = COSIGN_KIND + kind
-        else:
-            entries.append((signed, {"kind": COSIGN_KIND + kind}))
-        for each in sorted(image.referrers, key=lambda each: each.digest):
-            if each.subject == signed.digest and each.role:
-                entries.append((each.manifest.descriptor, {"kind": COSIGN_KIND + each.role}))
+            annotations["kind"] = COSIGN_KIND + roles.pop(0)[1]
+        entries += [(descriptor, {"kind": COSIGN_KIND + role}) for descriptor, role in roles]
     keys = ("mediaType", "digest", "size")
     return [dict(zip(keys, descriptor), annotations=notes) for descriptor, notes in entries]
 
 
 def oci_index(images):
     """Return the object in index.json: the named descriptors first, then each unnamed one once."""
-    named, unnamed = [], collections.OrderedDict()
-    for first, *more in map(image_descriptors, images):
-        named.append(first)
-        unnamed.update((str(each), each) for each in more)
-    manifests = named + list(unnamed.values())
-    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+    several = [image_descriptors(image) for image in images]
+    unnamed = {str(each): each for _, *more in several for each in more}
+    descriptors = [first for first, *_ in several] + list(unnamed.values())
+    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
 
 
 def admit(image, names, sizes):
@@ -2997,7 +2989,7 @@ def admit(image, names, sizes):
         if size != part.size or not size and part.digest != digest_of(b"", part.digest):
             why = f"{part.digest} cannot have {part.size} bytes"
             raise Damaged(f"{image.name}: {why}, since another manifest or its digest differs")
-    if sum(known.values()) + sum(sizes.values()) >= SIZE_LIMIT:
+    if sum({**sizes, **known}.values()) >= SIZE_LIMIT:
         raise Damaged(f"{image.name}: its layers have an impossible size")
     reference = parse_reference(image.name)
     if str(reference) != image.name or reference.digest not in ("", image.digest, image.source):
@@ -3019,25 +3011,22 @@ def plan_archive(images, omit=frozenset()):
     names, sizes, blobs, registries, planned = {}, {}, {}, {}, []
     for image in images:
         admit(image, names, sizes)
-        gone = omit.intersection(layer.digest for layer in image.layers)
         # One rule for the name: the tag of a single image, the full name in an archive of several.
-        ref_name = (image.name if len(images) > 1 else image.tag) if image.tag else ""
+        ref_name = image.tag and (image.name if len(images) > 1 else image.tag)
+        gone = omit.intersection(layer.digest for layer in image.layers)
         planned.append(image._replace(omitted=gone, ref_name=ref_name))
         for layer in image.all_layers:
             if layer.digest not in omit:
                 blobs.setdefault(layer.digest, layer)
-                registries.setdefault(layer.digest, collections.OrderedDict())[image.registry] = (
-                    True
-                )
-    for image in images:
+                registries.setdefault(layer.digest, {})[image.registry] = True
         # A layer may be a document, too, such as the empty object {}.
         blobs.update(image.documents)
-    contents = collections.OrderedDict()
-    contents["oci-layout"] = compact({"imageLayoutVersion": "1.0.0"})
-    contents["index.json"] = compact(oci_index(planned))
-    entries = docker_manifest(planned)
-    if entries:
-        contents["manifest.json"] = compact(entries)
+    contents = {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": oci_index(planned),
+        "manifest.json": docker_manifest(planned),
+    }
+    contents = {name: compact(value) for name, value in contents.items() if value}
     # In the order of their names, so that the same images give the same bytes on every host.
     contents.update(sorted(("blobs/" + key.replace(":", "/"), blobs[key]) for key in blobs))
     literals, placed, size = layout(contents)
@@ -3053,11 +3042,11 @@ def plan_archive(images, omit=frozenset()):
 
 MEMBERS_LIMIT = 100000  # members of an archive
 KEPT_LIMIT = 128 << 20  # bytes of JSON in an archive, and of all images, each with its own
-STEP = 64 << 10  # bytes a read: Python copies the rest of them after each gzip stream
+STEP = 32 << 10  # bytes a read: Python copies the rest of them after each gzip stream
 HEAD = 2 << 10  # bytes: a whole gzip header, of those that Go reads
 ZEROS = bytes(512)
 GZIP = b"\x1f\x8b"
-PACKED = (b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # zstd, bzip2, xz
+PACKED = (GZIP, b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
 # A gzip header with a name (flag 8) or comment (16) of 512 bytes and more, which Go refuses.
 LONG_NAME = re.compile(
     rb"(?s)\x1f\x8b.(?:[\x08-\x0b\x10-\x13].{6}|[\x18-\x1b].{6}(?:[^\0]*\0)?)[^\0]{512}"
@@ -3092,11 +3081,6 @@ class Archive(collections.namedtuple("Archive", "path images sources faults unch
     def omitted(self):
         """The digests of the layers that it omits."""
         return frozenset().union(*(image.omitted for image in self.images))
-
-    @property
-    def documents(self):
-        """{digest: bytes} of all manifests and configs."""
-        return {key: body for image in self.images for key, body in image.documents.items()}
 
 
 class Source(collections.namedtuple("Source", "path offset size")):
@@ -3141,28 +3125,38 @@ def archive_errors(path):
         raise Damaged(f"{name} is damaged, or not an archive of imgpull: {error}") from None
 
 
-def gunzip(pieces):
-    """Yield the unpacked bytes of gzip streams, one after another. Raises zlib.error.
+def unpacked_digest(head, pieces):
+    """Return the digest of the unpacked bytes of a layer, or what it is that cannot be unpacked.
 
-    pieces: iterator of their bytes
+    Layers in zstd, bzip2 and xz are rare, and not unpacked: returns "".
+
+    head: bytes, the first ones
+    pieces: iterator of the others
     """
     import zlib
 
-    stream = None
+    hasher, stream = hashlib.sha256(), None
+    pieces = itertools.chain([head], pieces)
+    if not head.startswith(GZIP):
+        for piece in pieces:
+            hasher.update(piece)
+        return "" if head.startswith(PACKED) else digest_in(hasher)
     for piece in pieces:
         data = bytes(piece)
         while data:
             if not stream:
-                # A header may continue in the next piece.
+                # Streams may follow one another. A header may continue in the next piece.
                 data += next(pieces, b"") if len(data) < HEAD else b""
                 if LONG_NAME.match(data):
-                    raise zlib.error("a header with a name or comment of 512 bytes and more")
+                    return "gzip data with a name or comment of 512 bytes and more"
                 stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
-            yield stream.decompress(data, BUFFER)
+            try:
+                hasher.update(stream.decompress(data, BUFFER))
+            except zlib.error as error:
+                return f"damaged gzip data ({error})"
             data = stream.unconsumed_tail or stream.unused_data
             stream = None if stream.eof else stream
-    if stream:
-        raise zlib.error("it ends too early")
+    return "gzip data that ends too early" if stream else digest_in(hasher)
 
 
 def read_header(take, is_first):
@@ -3183,12 +3177,10 @@ def read_header(take, is_first):
         size = int.from_bytes(number[1:], "big") if number[0] == 0x80 else int(number[:11], 8)
         if 0 <= size < SIZE_LIMIT and tar_header(name, size) == header:
             return name, size
-    if header[257:262] == b"ustar":
-        raise Damaged("it is a tar that another program wrote")
-    is_packed = header.startswith((GZIP,) + PACKED)
-    raise Damaged(
-        "it is compressed: unpack it (gunzip -c) into -" if is_packed else "it is not a tar"
-    )
+    if header.startswith(PACKED):
+        raise Damaged("it is compressed: unpack it (gunzip -c) into -")
+    is_tar = header[257:262] == b"ustar"
+    raise Damaged("it is a tar that another program wrote" if is_tar else "it is not a tar")
 
 
 def scan(path, unpack, reporter):
@@ -3196,9 +3188,7 @@ def scan(path, unpack, reporter):
 
     unpack: bool or None, see read_archive()
     """
-    import zlib
-
-    members, documents, position, kept = collections.OrderedDict(), {}, 0, 0
+    members, documents, position, kept = {}, {}, 0, 0
     view, hasher = memoryview(bytearray(STEP)), hashlib.sha256()
     with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
         if path == "-":
@@ -3221,7 +3211,7 @@ def scan(path, unpack, reporter):
             return b"".join(map(bytes, pieces(size)))
 
         for name, size in iter(lambda: read_header(take, not members), None):
-            source, diff_id, is_blob = Source(path, position, size), "", name.startswith("blobs/")
+            source, is_blob = Source(path, position, size), name.startswith("blobs/")
             digest = name[6:].replace("/", ":") if is_blob else ""
             hasher = new_hash(digest if DIGEST.fullmatch(digest) else "sha256:")
             head = take(min(size, HEAD))
@@ -3231,24 +3221,14 @@ def scan(path, unpack, reporter):
                 kept += size
                 if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
                     documents[name] = head
-            content = itertools.chain([head], rest)
-            is_gzip = head.startswith(GZIP)
-            # Layers in zstd, bzip2 and xz are rare, and not unpacked.
-            if unpack and is_blob and not head.startswith(PACKED):
-                plain = hashlib.sha256()
-                try:
-                    for piece in gunzip(content) if is_gzip else content:
-                        plain.update(piece)
-                    diff_id = digest_in(plain)
-                except zlib.error as error:
-                    diff_id = f"damaged gzip data ({error})"
+            diff_id = unpacked_digest(head, rest) if unpack and is_blob else ""
             if unpack is None and total and name not in documents:
                 position, got = file.seek(source.offset + size), digest
             else:
-                collections.deque(content, 0)  # reads the rest
+                collections.deque(rest, 0)  # reads it to its end
                 got = digest_in(hasher)
             fault = mismatch(got, digest) if is_blob and got != digest else ""
-            members[name] = Member(digest, source, fault, diff_id, is_gzip)
+            members[name] = Member(digest, source, fault, diff_id, head.startswith(GZIP))
             if any(take(-size % 512)):
                 raise Damaged(f"there is data behind {quoted(name, 90)}")
             if len(members) > MEMBERS_LIMIT:
@@ -3358,7 +3338,7 @@ def read_archive(path, unpack=None, reporter=None):
 def layer_faults(images, members):
     """Return ([Fault, ...], count): of layers that contradict their digest or diff_id, and of
     those whose diff_ids were not checked."""
-    bad, unchecked = collections.OrderedDict(), set()
+    bad, unchecked = {}, set()
     for image in images:
         for manifest in image.all_manifests:
             config = image.configs.get(manifest.digest)
@@ -3410,9 +3390,9 @@ def verify_archive(path, base=()):
     return [fault.text for fault in check_archive(path, bases).faults]
 
 
-def list_archive(path):
+def list_archive(path, reporter=None):
     """Return [Image, ...] of an archive, without reading its layers. Raises ImgpullError."""
-    return read_archive(path).images
+    return read_archive(path, reporter=reporter).images
 
 
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
@@ -4629,8 +4609,9 @@ def pull(
     documents = {}  # {digest: bytes}: no document is fetched twice
     sources = {}  # {digest: Source} of local blobs
     for archive in reused + bases:
-        documents.update(archive.documents)
         sources.update(archive.sources)
+        for image in archive.images:
+            documents.update(image.documents)
 
     def find(request, **options):
         own = settings._replace(scheme=request.scheme or settings.scheme)

@@ -4579,8 +4579,8 @@ class TestOwnArchives(Case):
                 self.assertEqual(imgpull.verify_archive(self.tar, [self.path("base.tar")]), [])
                 if len(data) < 60000:
                     with self.standard_input(data):
-                        self.assertEqual(imgpull.read_archive("-", False)._replace(path=self.tar, sources=archive.sources),
-                                         archive)
+                        piped = imgpull.read_archive("-", False)
+                    self.assertEqual(piped._replace(path=self.tar, sources=archive.sources), archive)
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
                     about = [each.subject for each in image.referrers]
