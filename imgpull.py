@@ -2767,13 +2767,13 @@ class Image(
     @property
     def image_id(self):
         """The digest of its config, the ID in "docker images"; None for an artifact."""
-        return self.offered.config.digest if self.offered else None
+        return self.offered and self.offered.config.digest
 
     @property
     def platform(self):
         """Its Platform; None for several platforms, and for an artifact."""
         config = self.configs.get(self.digest)
-        return config.platform if config else None
+        return config and config.platform
 
     @property
     def layers(self):
@@ -2787,20 +2787,15 @@ class Image(
         return sum(layer.size for layer in self.layers if layer.digest not in self.omitted)
 
     @property
-    def index(self):
-        """The Manifest of the index named by source, None if the archive does not include it."""
-        body = self.documents.get(self.source)
-        return parse_manifest(body, self.source, self.name) if body else None
-
-    @property
     def all_manifests(self):
         """The manifests of the image and of its referrers."""
         return self.manifests + [referrer.manifest for referrer in self.referrers]
 
     @property
-    def all_layers(self):
-        """The layers (Descriptors) of all manifests, repeated ones included."""
-        return [layer for manifest in self.all_manifests for layer in manifest.layers]
+    def parts(self):
+        """The Descriptors of all layers and configs, repeated ones included."""
+        parts = [part for each in self.all_manifests for part in [*each.layers, each.config]]
+        return list(filter(None, parts))
 
 
 def assemble_image(name, top, documents, load, source="", referrers=(), registry=None):
@@ -2822,15 +2817,13 @@ def assemble_image(name, top, documents, load, source="", referrers=(), registry
         is_known = descriptor.media_type in ACCEPT
         if descriptor.size != len(manifest.body) or is_known and is_index != manifest.is_index:
             raise Damaged(f"{name}: {manifest.digest} has another size or type than its index says")
-        if manifest.config and manifest.config.digest not in documents:
-            raise Damaged(f"{name}: the config {manifest.config.digest} is missing")
         if manifest.is_image:
             # Runtimes differ in what they do with an attestation that is an image.
             if descriptor.is_attestation:
                 raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
             digest = manifest.config.digest
             what = f"{name}: the config {digest}"
-            configs[manifest.digest] = parse_config(documents[digest], manifest, what)
+            configs[manifest.digest] = parse_config(documents.get(digest, b""), manifest, what)
     if first.is_index and len(manifests) == 1:
         raise Damaged(f"{name}: none of the manifests in the index {top.digest} is there")
     return Image(
@@ -2930,7 +2923,10 @@ def signed_descriptor(image):
     unless the manifest is signed as well. Of cosign's two names for an index, bundles are found
     by "image" alone, and older signatures by "imageIndex" alone.
     """
-    candidates = [image.manifests[0]] + [image.index] * bool(image.index)
+    candidates = [image.manifests[0]]
+    if image.source in image.documents:
+        index = parse_manifest(image.documents[image.source], image.source, image.name)
+        candidates.append(index)
     bundled = {each.subject for each in image.referrers if each.is_bundle}
     signed = bundled | {each.subject for each in image.referrers if each.role}
     best = next((each for each in candidates if each.digest in signed), candidates[0])
@@ -2982,8 +2978,7 @@ def admit(image, names, sizes):
     sizes: {digest: bytes} of layers and documents
     """
     known = {digest: len(body) for digest, body in image.documents.items()}
-    configs = [manifest.config for manifest in image.all_manifests if manifest.config]
-    for part in configs + image.all_layers:
+    for part in image.parts:
         size = known.setdefault(part.digest, sizes.get(part.digest, part.size))
         # The digest of nothing is checked here: a pipe cannot hold back a layer without bytes.
         if size != part.size or not size and part.digest != digest_of(b"", part.digest):
@@ -3015,11 +3010,11 @@ def plan_archive(images, omit=frozenset()):
         ref_name = image.tag and (image.name if len(images) > 1 else image.tag)
         gone = omit.intersection(layer.digest for layer in image.layers)
         planned.append(image._replace(omitted=gone, ref_name=ref_name))
-        for layer in image.all_layers:
-            if layer.digest not in omit:
-                blobs.setdefault(layer.digest, layer)
-                registries.setdefault(layer.digest, {})[image.registry] = True
-        # A layer may be a document, too, such as the empty object {}.
+        for part in image.parts:
+            if part.digest not in omit:
+                blobs.setdefault(part.digest, part)
+                registries.setdefault(part.digest, {})[image.registry] = True
+        # Configs are documents. So may layers be, such as the empty object {}.
         blobs.update(image.documents)
     contents = {
         "oci-layout": {"imageLayoutVersion": "1.0.0"},
@@ -3028,7 +3023,7 @@ def plan_archive(images, omit=frozenset()):
     }
     contents = {name: compact(value) for name, value in contents.items() if value}
     # In the order of their names, so that the same images give the same bytes on every host.
-    contents.update(sorted(("blobs/" + key.replace(":", "/"), blobs[key]) for key in blobs))
+    contents.update(sorted((f"blobs/{key.replace(':', '/')}", blobs[key]) for key in blobs))
     literals, placed, size = layout(contents)
     layers = [PlannedLayer(layer, at, list(registries[layer.digest])) for layer, at in placed]
     return ArchivePlan(planned, contents, literals, layers, size)
@@ -3041,7 +3036,7 @@ def plan_archive(images, omit=frozenset()):
 # programs can read it differently, and no other check of its form is needed.
 
 MEMBERS_LIMIT = 100000  # members of an archive
-KEPT_LIMIT = 128 << 20  # bytes of JSON in an archive, and of all images, each with its own
+KEPT_LIMIT = 128 << 20  # bytes of JSON that are kept while an archive is read
 STEP = 32 << 10  # bytes a read: Python copies the rest of them after each gzip stream
 HEAD = 2 << 10  # bytes: a whole gzip header, of those that Go reads
 ZEROS = bytes(512)
@@ -3273,12 +3268,11 @@ def stored_image(top, bodies, parsed):
     image = assemble_image(name, top, documents, load, source, referrers.values())
     known = image.all_manifests
     if source and (referrers or not DIGEST.fullmatch(source)):
-        index = found(source)
-        if image.digest not in [child.digest for child in index.children]:
-            raise Damaged(f"{name}: the index {source} does not list {image.digest}")
-        known += [each for _, each in walk(top._replace(digest=source), index, load, name)]
+        known += [each for _, each in walk(top._replace(digest=source), found(source), load, name)]
     digests = {each.digest for each in known}
     parts = {(each.digest, child.digest) for each in known for child in each.children}
+    if source and referrers and (source, image.digest) not in parts:
+        raise Damaged(f"{name}: the index {source} does not list {image.digest}")
     for each in image.referrers:
         own = each.manifest.subject
         # A part of an index that is a referrer may have another platform as its subject.
@@ -3303,21 +3297,15 @@ def read_archive(path, unpack=None, reporter=None):
         }
         index = parse_json(documents.get("index.json", b""), "index.json")
         tops = items(index, "manifests", dict, "index.json", MEMBERS_LIMIT)
-        images, gone, cache, parsed, kept = [], set(), {}, {}, 0
+        images, gone, parsed, kept = [], set(), {}, 0
         for top in (parse_descriptor(each, "index.json") for each in tops):
-            notes = top.annotations
-            if CONTAINERD_NAME in notes:
-                # Many names of one image cost no more than one: small archives take little time.
-                key = str(
-                    top._replace(annotations=dict(notes, **{CONTAINERD_NAME: "", REF_NAME: ""}))
-                )
-                if key not in cache:
-                    cache[key] = stored_image(top, bodies, parsed)
-                    kept += sum(map(len, cache[key].documents.values()))
-                images.append(cache[key]._replace(name=notes[CONTAINERD_NAME]))
-                gone.update(notes.get(OMITTED, "").split(","))
-            if kept > KEPT_LIMIT:
-                raise Damaged(f"its images have manifests of more than {human(KEPT_LIMIT)}")
+            if CONTAINERD_NAME in top.annotations:
+                images.append(stored_image(top, bodies, parsed))
+                gone.update(top.annotations.get(OMITTED, "").split(","))
+                # Many names of one image would take a small archive long.
+                kept += sum(map(len, images[-1].documents.values()))
+                if kept > PULL_LIMIT:
+                    raise Damaged(f"its images have more than {human(PULL_LIMIT)} of manifests")
         if not images:
             raise Damaged("it holds no image")
         plan = plan_archive(images, gone)
@@ -3336,25 +3324,26 @@ def read_archive(path, unpack=None, reporter=None):
 
 
 def layer_faults(images, members):
-    """Return ([Fault, ...], count): of layers that contradict their digest or diff_id, and of
-    those whose diff_ids were not checked."""
+    """Return [Fault, ...] of layers with wrong bytes, and the number of those not unpacked."""
     bad, unchecked = {}, set()
     for image in images:
         for manifest in image.all_manifests:
             config = image.configs.get(manifest.digest)
-            for number, layer in enumerate(manifest.layers):
-                member, why = members.get(layer.path), ""
+            diff_ids = config.diff_ids if config else []
+            parts = filter(None, [*manifest.layers, manifest.config])
+            for part, diff_id in itertools.zip_longest(parts, diff_ids):
+                member, why = members.get(part.path), ""
                 if not member:  # it is omitted
                     continue
-                if config and not member.diff_id:
-                    unchecked.add(layer.digest)
-                elif config and member.diff_id != config.diff_ids[number]:
-                    why = f"diff_id {mismatch(member.diff_id, config.diff_ids[number])}"
-                if member.is_gzip and layer.media_type.endswith("tar"):
+                if diff_id is not None and not member.diff_id:
+                    unchecked.add(part.digest)
+                elif diff_id not in (None, member.diff_id):
+                    why = f"diff_id {mismatch(member.diff_id, diff_id)}"
+                if member.is_gzip and part.media_type.endswith("tar"):
                     why = "it is gzip data, and its media type is that of a plain tar"
                 why = member.fault or why
                 if why:
-                    names = bad.setdefault(f"{layer.digest} is damaged: {why}", {})
+                    names = bad.setdefault(f"{part.digest} is damaged: {why}", {})
                     names[image.name] = True
     faults = [
         Fault("digest", printable(f"{text}; needed by {', '.join(names)}", 400))
@@ -3363,12 +3352,8 @@ def layer_faults(images, members):
     return faults, len(unchecked)
 
 
-def check_archive(path, bases=(), reporter=None):
-    """Return the Archive at a path, all bytes checked, with the faults of its bases included.
-
-    bases: list of Archive
-    """
-    archive = read_archive(path, True, reporter)
+def with_bases(archive, bases):
+    """Return an Archive with the faults of those that a delta needs, and their sizes, added."""
     faults, gone = list(archive.faults), archive.omitted if bases else ()
     for each in bases:
         shown = archive_name(each.path)
@@ -3387,7 +3372,7 @@ def verify_archive(path, base=()):
     Raises ImgpullError if one cannot be read at all.
     """
     bases = [read_archive(each, True) for each in base]
-    return [fault.text for fault in check_archive(path, bases).faults]
+    return [fault.text for fault in with_bases(read_archive(path, True), bases).faults]
 
 
 def list_archive(path, reporter=None):
@@ -4845,7 +4830,6 @@ class Terminal(Reporter):
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
 
 SCHEMA = 1  # of the documents that --json prints; grows when a key changes its meaning
-REFERRER_KEYS = "digest subject kind artifact_type size".split()
 
 
 def image_document(image):
@@ -4873,7 +4857,8 @@ def image_document(image):
             for layer in image.layers
         ],
         "referrers": [
-            {key: getattr(referrer, key) for key in REFERRER_KEYS} for referrer in image.referrers
+            {key: getattr(each, key) for key in "digest subject kind artifact_type size".split()}
+            for each in image.referrers
         ],
     }
 
@@ -4911,13 +4896,10 @@ def run_archives(options, reporter):
     for path in options.archives:
         document = {"archive": path, "images": []}
         try:
+            archive = with_bases(read_archive(path, options.verify or None, reporter), bases)
             if options.verify:
-                archive = check_archive(path, bases, reporter)
-                document["checked"] = archive.size
-                document["needed"] = 0 if bases else len(archive.omitted)
-                document["unchecked"] = archive.unchecked
-            else:
-                archive = read_archive(path, reporter=reporter)
+                needed = 0 if bases else len(archive.omitted)
+                document.update(checked=archive.size, needed=needed, unchecked=archive.unchecked)
             document["images"] = list(map(image_document, archive.images))
             faults = archive.faults
             if not options.json:
@@ -4950,15 +4932,11 @@ def show_archive(archive, options, document):
                 "--insecure-ignore-tlog --local-image DIR)"
             )
         if document["needed"]:
-            facts += (
-                f" (it needs {plural(document['needed'], 'layer')} already on the target: "
-                "verify it together with --base)"
-            )
+            needed = plural(document["needed"], "layer")
+            facts += f" (it needs {needed} already on the target: verify it together with --base)"
         if document["unchecked"]:
-            facts += (
-                f" ({plural(document['unchecked'], 'layer')} not unpacked, "
-                "only the digests checked)"
-            )
+            unchecked = plural(document["unchecked"], "layer")
+            facts += f" ({unchecked} not unpacked, only the digests checked)"
         say(f"{shown}: good: {facts}")
     for image in archive.images:
         if options.quiet:
@@ -4974,7 +4952,8 @@ def show_identity(image, indent):
     """Print the digests that show both sides of a gap that they have the same Image."""
     if image.source:
         # An annotation alone proves nothing.
-        proof = "what the tag named" if image.index else "the archive claims; it is not in it"
+        is_there = image.source in image.documents
+        proof = "what the tag named" if is_there else "the archive claims; it is not in it"
         say(f"{indent}index     {image.source} ({proof})")
     kind = "index" if image.manifests[0].is_index else "manifest"
     say(f"{indent}{kind:<9} {image.digest}")
@@ -4992,7 +4971,7 @@ def show_image(image, path):
     for manifest in image.manifests:
         config = image.configs.get(manifest.digest)
         # Neither indexes nor the attestations in them, but artifacts.
-        if config or image.digest == manifest.digest and not manifest.is_index:
+        if config or len(image.manifests) == 1:
             if manifest.digest != image.digest:
                 say(f"  manifest  {manifest.digest}")
             say(f"  platform  {printable(config.platform) if config else 'none'}")
@@ -5002,9 +4981,9 @@ def show_image(image, path):
                 mark = "  left out" * (layer.digest in image.omitted)
                 say(f"    {layer.digest}  {human(layer.size):>9}{mark}")
     for each in image.referrers:
-        artifact_type = printable(each.artifact_type, 90) or "no type"
-        about = f" of {each.subject[:19]}" if each.subject != image.digest else ""
-        say(f"  referrer  {each.digest}  {each.kind}{about}, {human(each.size)}, {artifact_type}")
+        about = f" of {each.subject[:19]}" * (each.subject != image.digest)
+        kind = printable(each.artifact_type, 90) or "no type"
+        say(f"  referrer  {each.digest}  {each.kind}{about}, {human(each.size)}, {kind}")
 
 
 # ---- Command line: options, what each of them does, and how a failure is reported ----------------

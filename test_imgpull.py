@@ -4781,7 +4781,7 @@ class TestReadingBack(Case):
         class Steps(imgpull.Reporter):
             def reading(self, *step):
                 steps.append(step)
-        imgpull.check_archive(self.one, reporter=Steps())
+        imgpull.read_archive(self.one, True, Steps())
         self.assertGreater(len(steps), 2)
         imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=Steps())
         self.assertEqual({step[::2] for step in steps}, {(self.one, size)})
