@@ -2864,16 +2864,16 @@ def tar_header(name, size, kind=b"0", mode=b"0000644"):
     GNU format, since layers can pass the 8 GiB limit of plain ustar. tarfile's headers depend on
     the Python, and its import takes time.
     """
-    path, zero = name.encode(), b"0000000"
-    length = b"%011o" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
-    fields = (path, mode, zero, zero, length, b"00000000000", b" " * 8, kind, b"ustar  ")
-    block = struct.pack("100s 8s 8s 8s 12s 12s 8s s 100x 8s 247x", *fields)
+    path = name.encode()
+    number = b"%011o" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+    # Name, mode, user and group, size, time, sum, kind, magic.
+    fields = (path, mode, b"0000000\0" * 2, number, b"0" * 11, b" " * 8, kind, b"ustar  ")
+    block = struct.pack("100s 8s 16s 12s 12s 8s s 100x 8s 247x", *fields)
     block = block[:148] + b"%06o\0 " % sum(block) + block[156:]
     if len(path) > 100:
         # The name is in a header of its own before the file's.
-        block = (
-            tar_header("././@LongLink", len(path) + 1, b"L", zero) + path.ljust(512, b"\0") + block
-        )
+        long = tar_header("././@LongLink", len(path) + 1, b"L", b"0000000")
+        block = long + path.ljust(512, b"\0") + block
     return block
 
 
@@ -3206,23 +3206,24 @@ def scan(path, unpack, reporter):
             return b"".join(map(bytes, pieces(size)))
 
         for name, size in iter(lambda: read_header(take, not members), None):
-            source, is_blob = Source(path, position, size), name.startswith("blobs/")
-            digest = name[6:].replace("/", ":") if is_blob else ""
-            hasher = new_hash(digest if DIGEST.fullmatch(digest) else "sha256:")
+            source, digest = Source(path, position, size), name[6:].replace("/", ":")
+            digest = digest if DIGEST.fullmatch(digest) else ""  # of a blob
+            hasher = new_hash(digest or "sha256:")
             head = take(min(size, HEAD))
             rest = pieces(size - len(head))
-            if head.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT * (1 if is_blob else 2):
+            # index.json and manifest.json may have more bytes than other documents.
+            if head.lstrip()[:1] in (b"{", b"[") and size <= 2 * DOCUMENT_LIMIT:
                 head += b"".join(map(bytes, rest))
                 kept += size
                 if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
                     documents[name] = head
-            diff_id = unpacked_digest(head, rest) if unpack and is_blob else ""
+            diff_id = unpacked_digest(head, rest) if unpack and digest else ""
             if unpack is None and total and name not in documents:
                 position, got = file.seek(source.offset + size), digest
             else:
                 collections.deque(rest, 0)  # reads it to its end
                 got = digest_in(hasher)
-            fault = mismatch(got, digest) if is_blob and got != digest else ""
+            fault = mismatch(got, digest) if digest not in ("", got) else ""
             members[name] = Member(digest, source, fault, diff_id, head.startswith(GZIP))
             if any(take(-size % 512)):
                 raise Damaged(f"there is data behind {quoted(name, 90)}")
@@ -3309,15 +3310,18 @@ def read_archive(path, unpack=None, reporter=None):
         if not images:
             raise Damaged("it holds no image")
         plan = plan_archive(images, gone)
-        for pair in itertools.zip_longest(plan.contents.items(), members, fillvalue=("", b"")):
-            (name, content), found = pair
-            is_right = (
-                documents.get(name) == content
-                if isinstance(content, bytes)
-                else members[found].source.size == content.size
+        wanted = [(name, getattr(each, "size", each)) for name, each in plan.contents.items()]
+        there = [
+            (
+                name,
+                documents.get(name)
+                if isinstance(plan.contents.get(name), bytes)
+                else member.source.size,
             )
-            if name != found or not is_right:
-                raise Damaged(f"{quoted(found)} is not {quoted(name)} as its images require it")
+            for name, member in members.items()
+        ]
+        if there != wanted:
+            raise Damaged("its members are not those that its images require")
     faults, unchecked = layer_faults(plan.images, members)
     sources = {member.digest: member.source for member in members.values() if member.digest}
     return Archive(path, plan.images, sources, faults, unchecked, size)
@@ -3354,12 +3358,14 @@ def layer_faults(images, members):
 
 def with_bases(archive, bases):
     """Return an Archive with the faults of those that a delta needs, and their sizes, added."""
-    faults, gone = list(archive.faults), archive.omitted if bases else ()
-    for each in bases:
-        shown = archive_name(each.path)
-        faults += [fault._replace(text=f"{shown}: {fault.text}") for fault in each.faults]
-        gone = gone.difference(each.sources)
-    faults += [Fault("base", f"the layer {digest} is in no --base") for digest in sorted(gone)]
+    faults = archive.faults + [
+        fault._replace(text=f"{archive_name(each.path)}: {fault.text}")
+        for each in bases
+        for fault in each.faults
+    ]
+    if bases:
+        gone = archive.omitted.difference(*(each.sources for each in bases))
+        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in sorted(gone)]
     return archive._replace(faults=faults, size=archive.size + sum(each.size for each in bases))
 
 
