@@ -2714,7 +2714,6 @@ REFERRERS = "dev.imgpull.referrers"  # DIGEST=SUBJECT or DIGEST=SUBJECT.SUFFIX o
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 COSIGN_KIND = "dev.cosignproject.cosign/"  # followed by the role of a descriptor for cosign
-USUAL_PLATFORM = ("linux", "amd64")  # offered to docker if there are several
 
 
 class Image(
@@ -2760,7 +2759,7 @@ class Image(
         images = (each for each in self.manifests if each.digest in self.configs)
         return min(
             images,
-            key=lambda each: self.configs[each.digest].platform[:2] != USUAL_PLATFORM,
+            key=lambda each: self.configs[each.digest].platform[:2] != ("linux", "amd64"),
             default=None,
         )
 
@@ -2821,9 +2820,9 @@ def assemble_image(name, top, documents, load, source="", referrers=(), registry
             # Runtimes differ in what they do with an attestation that is an image.
             if descriptor.is_attestation:
                 raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
-            digest = manifest.config.digest
-            what = f"{name}: the config {digest}"
-            configs[manifest.digest] = parse_config(documents.get(digest, b""), manifest, what)
+            body = documents.get(manifest.config.digest, b"")
+            what = f"{name}: the config {manifest.config.digest}"
+            configs[manifest.digest] = parse_config(body, manifest, what)
     if first.is_index and len(manifests) == 1:
         raise Damaged(f"{name}: none of the manifests in the index {top.digest} is there")
     return Image(
@@ -2939,26 +2938,27 @@ def image_descriptors(image):
     children = {child.digest for manifest in image.manifests for child in manifest.children}
     gone = image.omitted.union(children.difference(image.documents))
     referrers = sorted(image.referrers, key=lambda each: each.digest)
-    notes = [
-        (CONTAINERD_NAME, image.name),
-        (REF_NAME, image.ref_name),
-        (SOURCE, image.source),
-        (OMITTED, ",".join(sorted(gone))),
+    notes = {
+        CONTAINERD_NAME: image.name,
+        REF_NAME: image.ref_name,
+        SOURCE: image.source,
+        OMITTED: ",".join(sorted(gone)),
         # Which referrer has which subject is not in every manifest: cosign's older ones have none.
-        (REFERRERS, ",".join(f"{each.digest}={each.subject}{each.suffix}" for each in referrers)),
-    ]
-    annotations = {key: value for key, value in notes if value}
+        REFERRERS: ",".join(f"{each.digest}={each.subject}{each.suffix}" for each in referrers),
+    }
+    annotations = {key: value for key, value in notes.items() if value}
     entries = [(image.descriptor, annotations)]
     if referrers:
         signed, kind = signed_descriptor(image)
-        roles = [(signed, kind)] + [
-            (each.manifest.descriptor, each.role)
+        if signed.digest == image.digest:
+            annotations["kind"] = f"{COSIGN_KIND}{kind}"
+        else:
+            entries.append((signed, {"kind": f"{COSIGN_KIND}{kind}"}))
+        entries += [
+            (each.manifest.descriptor, {"kind": f"{COSIGN_KIND}{each.role}"})
             for each in referrers
             if each.subject == signed.digest and each.role
         ]
-        if signed.digest == image.digest:
-            annotations["kind"] = COSIGN_KIND + roles.pop(0)[1]
-        entries += [(descriptor, {"kind": COSIGN_KIND + role}) for descriptor, role in roles]
     keys = ("mediaType", "digest", "size")
     return [dict(zip(keys, descriptor), annotations=notes) for descriptor, notes in entries]
 
@@ -2982,8 +2982,8 @@ def admit(image, names, sizes):
         size = known.setdefault(part.digest, sizes.get(part.digest, part.size))
         # The digest of nothing is checked here: a pipe cannot hold back a layer without bytes.
         if size != part.size or not size and part.digest != digest_of(b"", part.digest):
-            why = f"{part.digest} cannot have {part.size} bytes"
-            raise Damaged(f"{image.name}: {why}, since another manifest or its digest differs")
+            what = f"{image.name}: {part.digest} cannot have {part.size} bytes"
+            raise Damaged(f"{what}, since another manifest or its digest differs")
     if sum({**sizes, **known}.values()) >= SIZE_LIMIT:
         raise Damaged(f"{image.name}: its layers have an impossible size")
     reference = parse_reference(image.name)
@@ -4835,8 +4835,6 @@ class Terminal(Reporter):
 
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
 
-SCHEMA = 1  # of the documents that --json prints; grows when a key changes its meaning
-
 
 def image_document(image):
     """Return an Image as --json prints it; .github/SCRIPTS.md explains each key."""
@@ -4870,8 +4868,11 @@ def image_document(image):
 
 
 def print_json(document):
-    """Print a document as JSON on standard output, with the version of its schema."""
-    print(json.dumps(dict(document, schema=SCHEMA), indent=2))
+    """Print a document as JSON on standard output.
+
+    The version of its schema grows when a key changes its meaning.
+    """
+    print(json.dumps(dict(document, schema=1), indent=2))
 
 
 def say(text, out=None):
