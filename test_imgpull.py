@@ -4369,6 +4369,7 @@ OWN = [Own(*row) for row in [
     ("two platforms", "0de5d2a46c56e473", TWO, ("--platform", "linux/arm64,linux/amd64")),
     ("all platforms", "0de5d2a46c56e473", TWO, EVERY),
     ("schema 2 list", "b94c85273a563632", make_index(*BOTH, style=DOCKER), EVERY),
+    ("text as config", "", artifact(b"a text\n", CHART + "config.v1", CHART + "chart.content.v1.tar+gzip")),
     ("artifact", "7ffd4fd0514ff165", artifact(b"{}", CHART + "config.v1+json", CHART + "chart.content.v1.tar+gzip")),
     ("sha512", "21d96901fc1c574d", plain_image(b"one", b"two", like="sha512")),
     ("by digest", "610bcbd1551d0f02", ONE, ("@",)), ("delta", "2ee209890b5c7b18", NEXT, DELTA),
@@ -4384,14 +4385,6 @@ OWN = [Own(*row) for row in [
     ("the same, all platforms", "", BUILT_NOW, SIGNED + EVERY, [make_referrer(BUILT_NOW)]),
     ("an index that refers, parts of which refer to others", "", ONE, SIGNED, [PARTS]),
     ("signed bundle", "", ONE, SIGNED + ("+",), [make_referrer(ONE), make_referrer(ARM)])]]
-
-
-def is_whole(data):
-    """Whether someone may take a tar for complete: it has its end, or stops between two members (fine for Go)."""
-    place = 0
-    while data[place:place + 512].strip(b"\0"):
-        place += 512 + -(-int(data[place + 124:place + 135], 8) // 512) * 512
-    return bool(data) and (place == len(data) or data[place:place + 512] == bytes(512))
 
 
 class TestOwnArchives(Case):
@@ -4460,7 +4453,8 @@ class TestOwnArchives(Case):
 
     def test_every_bit(self):
         """A flipped bit is found, wherever it is; so is an end that comes too early, or more behind it."""
-        for name, step in selected([("single", 7), ("delta", 61), ("all platforms", 97), ("signed index", 97)]):
+        for name, step in selected([("single", 7), ("delta", 61), ("all platforms", 97), ("text as config", 47),
+                                    ("signed index", 97)]):
             data = self.make(next(row for row in OWN if row.name == name))[0]
             flips = [flipped_at(data, place, place % 8) for place in range(0, len(data), step)]
             cuts = [data[:place] for step in (512, 10 * step - 1) for place in range(0, len(data), step)]
@@ -4493,16 +4487,14 @@ class TestOwnArchives(Case):
                 self.assertTrue(faults_of(self.write("lie.tar", lie + bytes(1024))))
 
     def test_failed_stream(self):
-        """What a failed pull has written to a pipe is no whole tar to anyone, also if an empty layer was the last."""
-        for name, size, place in selected([("empty", 0, 1), ("some", 700, 1), ("a block", 512, 1), ("first", 700, 0)]):
-            with self.subTest(name):
+        """What a failed pull has written to a pipe is no whole tar to anyone, also if a small layer was the last."""
+        for size, place in selected([(0, 1), (700, 1), (512, 1), (700, 0)]):
+            with self.subTest(size, place=place):
                 layers = json.loads(ONE.manifest.decode())["layers"]
                 layers[place].update(digest="sha256:" + ("f" if place else "0") * 64, size=size)
                 image = remade(ONE, layers=layers, blobs={layers[place]["digest"]: b"x" * size})
                 run = self.pull(self.serve(image), "--retries", "0", tar="-", expect=5)
-                self.assertFalse(is_whole(run.out), len(run.out))
-                self.assertTrue(faults_of(self.write("x.tar", run.out)))
-        self.assertEqual(list(map(is_whole, (PLAIN, PLAIN[:-1024], PLAIN[:-1025]))), [True, True, False])
+                self.assertTrue(not run.out or ends_inside(run.out), len(run.out))
 
 
 class TestReadingBack(Case):
@@ -4515,13 +4507,10 @@ class TestReadingBack(Case):
         self.pull(self.server, tar=self.one)
         self.pull(self.serve(TWICE), "--name", "app:v2", tar=self.two)
 
-    def check(self, *argv, code=0):
-        run = self.run_main(*argv)
-        self.assertEqual(run.code, code, run)
-        return run.out.decode()
-
     def json(self, *argv, code=0):
-        return json.loads(self.check("--json", *argv, code=code))
+        run = self.run_main("--json", *argv)
+        self.assertEqual(run.code, code, run)
+        return json.loads(run.out.decode())
 
     def test_list(self):
         """Names, digests, platforms, layers and their sizes; what skopeo finds it by; what an archive only claims."""
@@ -4529,15 +4518,15 @@ class TestReadingBack(Case):
             listed, = imgpull.list_archive(path)
             self.assertEqual((listed.name, str(listed.platform), len(listed.layers), listed.omitted, listed.digest),
                              (name, "linux/amd64", len(set(image.layers)), frozenset(), image.digest))
-            shown, sizes = self.check("--list-tar", path), [len(image.blobs[layer]) for layer in image.layers]
+            sizes = [len(image.blobs[layer]) for layer in image.layers]
+            shown = self.run_main("--list-tar", path).out.decode()
             for word in (name, "linux/amd64", image.digest, sha256(image.config), ":%s\n" % name[-2:],
                          "layers    %d, %s" % (len(sizes), imgpull.human(sum(sizes)))):
                 self.assertIn(word, shown)
             for layer, size in zip(image.layers, sizes):
                 self.assertRegex(shown, layer + " +" + re.escape(imgpull.human(size)) + "\n")
-            self.assertIn("good", self.check("--verify", path))
         for option in ("-l", "--verify"):           # the index is not in the archive
-            self.assertRegex(self.check(option, self.one), "index +" + INDEX.digest + ".*claims")
+            self.assertRegex(self.run_main(option, self.one).out.decode(), "index +" + INDEX.digest + ".*claims")
         for image, said in ((INDEX, True), (IMAGE, False)):
             self.pull(self.server, name="app@" + image.digest)
             self.assertEqual(bool(re.search("is an index: .*" + IMAGE.digest, self.said.err)), said)
@@ -4545,14 +4534,13 @@ class TestReadingBack(Case):
     def test_list_several(self):
         """In the order of the command line, also where an image has two names; the full name is what skopeo takes."""
         names = [self.name, self.server.add("b", "v2", make_artifact()), self.server.add("app", "again", INDEX)]
-        self.check("--scheme", "http", "--platform", "all", *(names + [self.tar]))
-        shown = self.check("-l", self.tar)
+        self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar]))
+        shown = self.run_main("-l", self.tar).out.decode()
         for word in names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]:
             self.assertIn(word, shown)
         self.assertNotIn("unknown/unknown", shown)
         self.assertEqual([(image.name, image.ref_name, image.image_id) for image in imgpull.list_archive(self.tar)],
                          [(name, name, None if "/b:" in name else sha256(IMAGE.config)) for name in names])
-        self.assertEqual([image.ref_name for image in imgpull.list_archive(self.one)], ["v1"])
 
     def test_several_archives(self):
         """Each line says which archive it is about; one that cannot be read does not keep back the others."""
@@ -4582,19 +4570,18 @@ class TestReadingBack(Case):
     @unittest.skipUnless(POSIX, "/dev/fd, pipes")
     def test_standard_input(self):
         """gunzip -c x.tar.gz | imgpull --verify -; also by a name for a descriptor, as <(…) gives."""
-        data = read(self.one)
-        for given, code, words in selected([(data, 0, "good"), (data[:5000], 5, "too early"), (b"", 5, "empty|early"),
-                                            (gzipped(data), 5, "unpack|gunzip"), (None, 0, "good")]):
-            for good, argv in (0, ["--verify", "-"]), (0, ["-q", "-l", "-"]), (0, ["--verify", "/dev/fd/0"]), (
-                    2, ["--verify", self.two, "-", self.one]):
-                with self.subTest(words, argv=argv), open(self.one, "rb") as file:
-                    run = subprocess.run([sys.executable, imgpull.__file__] + argv, stdout=subprocess.PIPE, stderr=(
-                        subprocess.PIPE), **({"stdin": file} if given is None else {"input": given}))
-                    said = (run.stdout + run.stderr).decode().replace("/dev/fd/0", "standard input")
-                    self.assertEqual(run.returncode, code, said)
-                    wanted = "app:v1@" + IMAGE.digest if "-l" in argv and not code else "standard input.* (%s)" % words
-                    self.assertRegex(said, wanted)
-                    self.assertEqual(said.count(": good: "), good + (code == 0 and "-l" not in argv))
+        data, good = read(self.one), "standard input: good"
+        for given, argv, code, words in selected([
+                (data, ["--verify", "-"], 0, good), (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest),
+                (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"), (None, ["--verify", "-"], 0, good),
+                (data, ["--verify", self.two, "-", self.one], 0, "two.tar: good[^~]*%s[^~]*one.tar: good" % good),
+                (data[:5000], ["--verify", "-"], 5, "standard input.* too early"), (b"", ["-l", "-"], 5, "too early"),
+                (gzipped(data), ["--verify", self.two, "-", self.one], 5, "one.tar: good[^~]*gunzip")]):
+            with self.subTest(words, argv=argv), open(self.one, "rb") as file:
+                run = subprocess.run([sys.executable, imgpull.__file__] + argv, stdout=subprocess.PIPE, stderr=(
+                    subprocess.PIPE), **({"stdin": file} if given is None else {"input": given}))
+                self.assertRegex((run.stdout + run.stderr).decode(), words)
+                self.assertEqual(run.returncode, code)
 
     def test_json(self):
         for option in ("--list-tar", "--verify"):
@@ -4609,7 +4596,7 @@ class TestReadingBack(Case):
                         "size": sum(layer["size"] for layer in layers)}
             self.assertEqual({key: archive["images"][0][key] for key in expected}, expected)
             self.assertEqual("checked" in archive, option == "--verify")
-        self.assertEqual(archive["checked"], os.path.getsize(self.one))
+        self.assertEqual((archive["checked"], archive["unchecked"]), (os.path.getsize(self.one), 0))
         server = self.serve(make_artifact())
         printed = self.json("-s", "http", server.host + "/app:v1", self.tar)["images"]
         for image, in (printed, self.json("-l", self.tar)["archives"][0]["images"]):
@@ -4619,7 +4606,7 @@ class TestReadingBack(Case):
         """For programs: "digest", "archive", "base"; a delta's needs, with and without its base."""
         data, layer = read(self.one), IMAGE.blobs[IMAGE.layers[0]]
         for wrong, code in selected([(flipped_at(data, data.index(layer) + 9), "digest"), (data[:-1], "archive"),
-                                     (flipped_at(data, data.index(IMAGE.config) + 9), "archive"), (b"", "archive")]):
+                                     (flipped_at(data, data.index(IMAGE.config) + 9), "archive")]):
             archive, = self.json("--verify", self.write("x.tar", wrong), code=5)["archives"]
             self.assertEqual([fault["code"] for fault in archive["faults"]], [code])
         archive, = self.json("--verify", self.path("none.tar"), code=2)["archives"]
@@ -4641,7 +4628,7 @@ class TestReadingBack(Case):
         odd, steps, size = self.path("a\x1b[2J\n\u202e.tar"), [], os.path.getsize(self.one)
         shutil.copy(self.one, odd)
         for option in ("--verify", "--list-tar"):
-            self.assertFalse(re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", self.check(option, odd)))
+            self.assertNotRegex(self.run_main(option, odd).out.decode(), "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
         self.fails(self.run_main("--verify", odd + "\x1b[2J"), "cannot be read", code=2)
         out = subprocess.check_output(
             [sys.executable, imgpull.__file__, "--verify", shutil.copy(self.one, self.path("\u20ac.tar"))],
@@ -4651,20 +4638,17 @@ class TestReadingBack(Case):
         class Steps(imgpull.Reporter):
             def reading(self, *step):
                 steps.append(step)
-        imgpull.read_archive(self.one, True, Steps())
-        self.assertGreater(len(steps), 2)
         imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=Steps())
         self.assertEqual({step[::2] for step in steps}, {(self.one, size)})
-        self.assertGreaterEqual(steps.count((self.one, size, size)), 2)
+        self.assertGreater(steps.count((self.one, size, size)), 0)
+        self.assertGreater(len(steps), 3)
 
     def test_source(self):
         """Parts of local files, fewer where the file ends."""
         view, data = memoryview(bytearray(1000)), noise("source", 5000)
-        for content, size in ((data, 4000), (data[:2000], 1990), (b"", 0)):
+        for content in (data, data[:2000], b""):
             source = imgpull.Source(self.write("source", content), 10, 4000)
-            self.assertEqual(b"".join(map(bytes, source.pieces(view))), data[10:10 + size])
-        with self.assertRaises(OSError):
-            list(imgpull.Source(self.path("none"), 0, 1).pieces(view))
+            self.assertEqual(b"".join(map(bytes, source.pieces(view))), content[10:4010])
 
 
 class TestBaseAndReuse(Case):
@@ -4689,11 +4673,6 @@ class TestBaseAndReuse(Case):
         self.assertEqual(self.server.sent("layer"), sum(     # what the base has, but not there, is copied
             len(VERSION2.blobs[layer]) for layer in set(VERSION2.layers) - set(VERSION1.layers)))
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
-        held = members(read(self.tar))
-        listed, = json.loads(held["index.json"].decode())["manifests"]
-        self.assertEqual(listed["annotations"]["dev.imgpull.omitted"], VERSION2.layers[0])
-        docker, = json.loads(held["manifest.json"].decode())
-        self.assertEqual(docker["Layers"], [blob_path(layer) for layer in VERSION2.layers])
         self.assertEqual(imgpull.list_archive(self.tar)[0].omitted, {VERSION2.layers[0]})
         self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
         for base, code, words in ([], 0, "needs 1 layer"), ([self.base], 0, "good"), ([self.other], 5, "in no --base"):
@@ -4704,19 +4683,14 @@ class TestBaseAndReuse(Case):
     def test_all_or_nothing(self):
         """A base that shares nothing, and one that holds everything."""
         self.assertEqual(self.fetch(), self.fetch("--base", self.other))
-        self.assertRegex(self.said.err, "nothing is (left out|omitted)")
+        self.assertRegex(self.said.err, "nothing is omitted")
         self.assertEqual(self.blobs("--base", self.base, name="app:v1"), {VERSION1.digest, sha256(VERSION1.config)})
         self.assertNotIn(VERSION2.layers[0], self.blobs("--base", self.other, "--base", self.base))
 
-    def test_damaged_base(self):
-        """An error before any layer is fetched; nothing left."""
-        good = read(self.base)
-        wrong = flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000)
-        self.fails(self.fetch("--base", self.write("bad.tar", wrong), expect=5), "bad.tar .*base.*digest", code=5)
-        self.assertEqual((self.server.sent("layer"), self.left()), (0, []))
-
     def test_reuse(self):
-        """Blobs copied instead of fetched: the same bytes as a plain pull; wrong ones are fetched, and that is said."""
+        """Blobs copied instead of fetched: the same bytes as a plain pull; wrong ones are fetched, and that is said.
+
+        A damaged base is an error before any layer is fetched; nothing is left."""
         plain, good = self.fetch(), read(self.base)
         wrong = self.write("bad.tar", flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000))
         missing = set(VERSION2.blobs) - set(VERSION1.blobs)
@@ -4727,6 +4701,9 @@ class TestBaseAndReuse(Case):
                 self.assertEqual(got.out if tar == "-" else got, plain)
                 self.assertEqual(self.server.sent("layer", "config"), sum(len(VERSION2.blobs[one]) for one in fetched))
                 self.assertEqual("bad.tar" in self.said.err, reuse == wrong)
+        del self.server.requests[:]
+        self.fails(self.fetch("--base", wrong, expect=5), "bad.tar .*base.*digest", code=5)
+        self.assertEqual((self.server.sent("layer"), self.left()), (0, []))
 
     def test_chain(self):
         """A delta on a delta: what the first left out counts as there; --verify wants all bases."""
