@@ -1203,12 +1203,6 @@ class TestArchive(Case):
         self.assertEqual(entry["annotations"].get("org.opencontainers.image.ref.name"), name and name[-2:])
         if name:
             self.assertEqual(entry["annotations"]["io.containerd.image.name"], name)
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            for info in tar:
-                self.assertEqual((info.type, info.mtime, info.uid, info.gid, info.mode, info.uname, info.gname),
-                                 (tarfile.REGTYPE, 0, 0, 0, 0o644, "", ""))
-        self.assertEqual(data[257:265], b"ustar  \0")                        # GNU format
-        self.assertEqual((len(data) % 512, data[-1024:]), (0, bytes(1024)))
 
     def test_layout(self):
         """Forms of images, and what the archive calls them: the options, the reference."""
@@ -4085,9 +4079,9 @@ SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
 SAFE_NAMED, EVIL_NAMED, SAFE_OFFER, EVIL_OFFER = named(SAFE, APP), named(EVIL, OTHER), offered(SAFE, APP), offered(
     EVIL, APP)
-SAFE_JSON, EVIL_JSON, EVIL_MANIFEST = compact([SAFE_OFFER]), compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
+EVIL_JSON, EVIL_MANIFEST = compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
 EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
-EVIL_BLOBS = {name: data for name, data in members(archive_of(EVIL)).items() if name.startswith("blobs")}
+EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
 INDEX_JSON = {"schemaVersion": 2, "mediaType": OCI.index, "manifests": [SAFE_NAMED]}
 FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
 LAYERLESS, UPPER = remade(SAFE, layers=[]), remade(SAFE, Layers=EVIL_MANIFEST["layers"], layers=[], blobs=EVIL.blobs)
@@ -4119,27 +4113,18 @@ def index_archive(change=lambda index: None, manifest=(SAFE_OFFER,), without=(),
                       manifest=manifest and list(manifest))
 
 
-# evil: a loader takes EVIL. listed: --list-tar, which reads no layers, cannot know.
-Hostile = namedtuple("Hostile", "name evil archive listed")
-Hostile.__new__.__defaults__ = (False,)
+# evil: a loader takes EVIL.
+Hostile = namedtuple("Hostile", "name evil archive")
 HOSTILE = [Hostile(name, True, archive) for name, archive in [
-    # Headers: one that imgpull does not write, whatever it means to whom.
+    # A header that imgpull does not write. docker takes the last of a name, podman the first.
     ("global header with a path", disguised(lambda n, d: pax({"path": "hidden"}, b"g") + entry(n, d))),
-    ("GNU header with atime", disguised(lambda n, d: entry(n, d, tail=b"14000000000\0"))),
     ("prefix without magic", disguised(lambda n, d: entry(n, d, magic=V7, tail=b"hidden"))),
-    ("two GNU long names", disguised(lambda n, d: long_name("hidden") + long_name(n) + entry("x", d))),
     ("GNU long name before a pax path", disguised(
         lambda n, d: long_name(n) + pax({"path": "hidden"}) + entry("x", d), before=True)),
-    ("a member of an unknown type", disguised(lambda n, d: entry(n, d, kind=b"Z"), before=True)),
-    # docker takes the last of a name, skopeo and podman the first.
     ("the same name twice, the evil one last", disguised(entry)),
-    ("the same name twice, the evil one first", disguised(entry, before=True)), ("absolute names", disguised(
-        lambda n, d: entry("/" + n, d))),
-    ("a name with .. inside", beside_evil(first=entry("a/../manifest.json", EVIL_JSON))),
+    ("the same name twice, the evil one first", disguised(entry, before=True)),
     ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
-        "manifest.json", kind=b"2", link="a") + entry("a", SAFE_JSON))),
-    ("a member below a symlink", beside_evil(end=entry("d", kind=b"2", link=".") + entry(
-        "d/manifest.json", EVIL_JSON) + bytes(1024))),
+        "manifest.json", kind=b"2", link="a") + entry("a", compact([SAFE_OFFER])))),
     # docker loads its oldest format where there is no manifest.json; it takes every directory for a layer.
     ("docker's oldest format", beside_evil(manifest=None, first=entry("blobs/VERSION", b"1.0") + entry(
         "blobs/layer.tar", EVIL.tars[0]) + entry("blobs/json", to_json({
@@ -4153,47 +4138,34 @@ HOSTILE = [Hostile(name, True, archive) for name, archive in [
     ("keys that differ in case: a manifest", archive_of(remade(
         SAFE, Config=EVIL_MANIFEST["config"], Layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs))),
     ("an attestation with a name", beside_evil(index=[SAFE_NAMED, named(EVIL, OTHER, **ATTESTS)])),
-    ("a platform unknown with a name", beside_evil(index=[SAFE_NAMED, dict(
-        EVIL_NAMED, platform={"os": "unknown", "architecture": "unknown"})])),
     ("an attestation that manifest.json offers", beside_evil(manifest=[SAFE_OFFER, offered(EVIL, OTHER)], index=[
         SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest, annotations=ATTESTS)])),
     ("manifest.json offers another image", beside_evil(manifest=EVIL_JSON))]]
 HOSTILE += [Hostile(name, False, archive) for name, archive in [
-    ("a name with ..", archive_of(SAFE, first=entry("../x"))),
     ("a size with a sign", archive_of(SAFE, first=entry("x", number=b"+%010o\0"))),
-    ("cut in its last block", PLAIN[:-1]), ("cut in the last block but one", PLAIN[:-700]),
-    ("a bit in the last block", flipped_at(PLAIN, -100)), ("a bit in the last block but one", flipped_at(PLAIN, -700)),
     ("a member after a lone block of zeros", archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
-    ("a blob that nobody needs", beside_evil()), ("a member more", archive_of(SAFE, held={"blobs/sha256/x": b"x"})),
-    ("the members in another order", b"".join(entry(*pair) for pair in reversed(HELD.items())) + bytes(1024)),
-    ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
-    ("the last of the members is not there", PLAIN[:PLAIN.rindex(b"blobs/sha256/")] + bytes(1024)),
+    ("a blob that nobody needs", beside_evil()), ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
+    ("the last member is not there", PLAIN[:PLAIN.rindex(b"blobs/sha256/")] + bytes(1024)),
+    ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
     # The lists
     ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
-    ("half a character in manifest.json", archive_of(SAFE, manifest=[dict(SAFE_OFFER, Config="\udcff.json")])),
-    ("JSON with spaces", archive_of(SAFE, manifest=to_json([SAFE_OFFER]))),
     ("oci-layout of another version", archive_of(SAFE, layout=b'{"imageLayoutVersion":"2.0.0"}')),
-    ("no oci-layout, no manifest.json", archive_of(SAFE, layout=None, manifest=None)),
     ("a key that occurs twice", archive_of(SAFE, index=HELD["index.json"].replace(b"{", b'{"manifests":[],', 1))),
     ("no image", entry("oci-layout", HELD["oci-layout"]) + entry("index.json", compact(dict(
         INDEX_JSON, manifests=[]))) + bytes(1024)),
     ("another image without a name", beside_evil(index=[SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
-    ("docker is offered another platform", index_archive(manifest=[offered(FOR_ARM, APP)])),
     # Names
     ("the digest of another image", archive_of(SAFE, manifest=[dict(SAFE_OFFER, RepoTags=None)], index=[
         descriptor(SAFE.manifest, OCI.manifest, annotations={NAME: "q.io/app@" + EVIL.digest})])),
     ("a name without tag", archive_of(SAFE, names=["q.io/a"], index=[named(SAFE, "q.io/a", **{REF_NAME: "latest"})])),
     ("one name for two images", archive_of(SAFE, EVIL, names=[APP, APP])),
-    ("one name for two images, in two spellings", archive_of(SAFE, EVIL, names=[APP, "app:v1"])),
-    ("one image twice under a name", archive_of(SAFE, SAFE, names=[APP, APP], manifest=[SAFE_OFFER])),
-    ("another tag for skopeo", only(**{REF_NAME: "v2"})), ("a kind for cosign", only(kind=KIND))] + [
+    ("another tag for skopeo", only(**{REF_NAME: "v2"}))] + [
     (why, archive_of(SAFE, names=[name])) for why, name in [
         ("half a character in a name", "q.io/app:\udcff"), ("no name", ""), ("an upper-case name", "q.io/A:v1"),
         ("an escape in a name", "q.io/a\x1b[2J:v1"), ("docker expands it", "app:v1")]] + [
     # Annotations, and images that are hidden behind them
-    ("a source that is no digest", only(source="the tag")), ("a source with an escape", only(source="\x1b[2J")),
-    ("omitted, and there", only(omitted=SAFE.layers[0])), ("omitted, and no layer", only(omitted=NOBODY)),
-    ("a referrer that is not there", only(referrers=NOBODY + "=" + SAFE.digest, kind=KIND)),
+    ("a source with an escape", only(source="\x1b[2J")), ("omitted, and no layer", only(omitted=NOBODY)),
+    ("omitted, and there", only(omitted=SAFE.layers[0])),
     ("hidden: all of it is omitted", archive_of(SAFE, index=[SAFE_NAMED, named(EVIL, OTHER, omitted=EVIL.digest)])),
     ("hidden: the manifest alone is there", archive_of(SAFE, EVIL, manifest=[SAFE_OFFER], without=EVIL.blobs)),
     ("hidden: no config, layers omitted", archive_of(SAFE, EVIL, without=EVIL.blobs, index=[
