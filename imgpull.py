@@ -42,7 +42,7 @@ import time
 # Python 2 and Python 3.5 stop here: their SyntaxError shows this line.
 assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys.version}"
 
-# Heavier modules (ssl, http.client, tarfile, subprocess, ...) are imported where they are used:
+# Heavier modules (ssl, http.client, subprocess, ...) are imported where they are used:
 # each start compiles this file and imports its modules anew, so start-up time counts.
 
 # Private parts of the standard library that are used here, each with its reason at its use. They
@@ -2803,13 +2803,13 @@ def assemble_image(name, top, documents, load, source="", referrers=(), registry
     name: str, its full name
     top: Descriptor of its manifest or index
     documents: {digest: bytes}, checked, all that belong to the image, once they are loaded
-    load: function from a Descriptor to its Manifest, or to None if it is not there
+    load: function from a digest to its Manifest, or to None if it is not there
 
     Raises Damaged if they do not make an image that runtimes load.
     """
-    first = load(top)
+    first = load(top.digest)
     manifests, configs = [], {}
-    for descriptor, manifest in walk(top, first, load, name):
+    for descriptor, manifest in walk(top, first, lambda child: load(child.digest), name):
         manifests.append(manifest)
         # containerd reads an entry as its index describes it.
         is_index = descriptor.media_type in (OCI_INDEX, DOCKER_LIST)
@@ -3244,8 +3244,7 @@ def stored_image(top, bodies, parsed):
     name, source = top.annotations[CONTAINERD_NAME], top.annotations.get(SOURCE, "")
     gone, documents = set(top.annotations.get(OMITTED, "").split(",")), {}
 
-    def load(descriptor):
-        digest = descriptor.digest
+    def load(digest):
         if digest not in bodies or digest in gone:
             return None
         if digest not in parsed:
@@ -3257,7 +3256,7 @@ def stored_image(top, bodies, parsed):
         return manifest
 
     def found(digest):
-        manifest = load(top._replace(digest=digest))
+        manifest = load(digest)
         if not manifest:
             raise Damaged(f"{name}: the manifest {digest} is missing or damaged")
         return manifest
@@ -3269,7 +3268,9 @@ def stored_image(top, bodies, parsed):
     image = assemble_image(name, top, documents, load, source, referrers.values())
     known = image.all_manifests
     if source and (referrers or not DIGEST.fullmatch(source)):
-        known += [each for _, each in walk(top._replace(digest=source), found(source), load, name)]
+        index = found(source)
+        inside = walk(index.descriptor, index, lambda child: load(child.digest), name)
+        known += [each for _, each in inside]
     digests = {each.digest for each in known}
     parts = {(each.digest, child.digest) for each in known for child in each.children}
     if source and referrers and (source, image.digest) not in parts:
@@ -4319,10 +4320,8 @@ def find_image(registry, platforms, name, reporter, has_archives=False, referrer
         if manifest.config:
             documents[manifest.config.digest] = registry.blob(manifest.config)
     top = manifests[0]
-    load = {each.digest: each for each in manifests}
-    image = assemble_image(
-        full, top.descriptor, documents, lambda each: load.get(each.digest), source, (), registry
-    )
+    load = {each.digest: each for each in manifests}.get
+    image = assemble_image(full, top.descriptor, documents, load, source, (), registry)
     if not image.configs:
         kind = printable(top.config.media_type if top.config else "an index", 90)
         reporter.note(

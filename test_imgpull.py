@@ -1057,7 +1057,7 @@ def assembled(*images, **options):
     documents.update((image.digest, image.manifest) for image in images)
     parsed = {image.digest: imgpull.parse_manifest(image.manifest, image.digest, "it") for image in images}
     return imgpull.assemble_image(options.get("name", "q.io/app:v1"), parsed[images[0].digest].descriptor, documents,
-                                  lambda descriptor: parsed.get(descriptor.digest))
+                                  parsed.get)
 
 
 class TestPureFunctions(unittest.TestCase):
