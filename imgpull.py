@@ -867,7 +867,7 @@ def parse_config(body, manifest, what):
 def walk(descriptor, manifest, load, what):
     """Yield (Descriptor, Manifest) of a manifest and of all below it, each once, parents first.
 
-    load: function from a Descriptor to its Manifest, or to None to skip it
+    load: function from a digest to its Manifest, or to None to skip it
 
     Raises Damaged if there are too many: an index can be endless.
     """
@@ -877,7 +877,7 @@ def walk(descriptor, manifest, load, what):
         for child in pair[1].children:
             if child.digest not in seen:
                 seen.add(child.digest)
-                loaded = load(child)
+                loaded = load(child.digest)
                 pending += [(child, loaded)] if loaded else []
         if len(seen) > CHILDREN_LIMIT:
             raise Damaged(f"{what} has more than {CHILDREN_LIMIT} manifests")
@@ -2809,7 +2809,7 @@ def assemble_image(name, top, documents, load, source="", referrers=(), registry
     """
     first = load(top.digest)
     manifests, configs = [], {}
-    for descriptor, manifest in walk(top, first, lambda child: load(child.digest), name):
+    for descriptor, manifest in walk(top, first, load, name):
         manifests.append(manifest)
         # containerd reads an entry as its index describes it.
         is_index = descriptor.media_type in (OCI_INDEX, DOCKER_LIST)
@@ -3269,8 +3269,7 @@ def stored_image(top, bodies, parsed):
     known = image.all_manifests
     if source and (referrers or not DIGEST.fullmatch(source)):
         index = found(source)
-        inside = walk(index.descriptor, index, lambda child: load(child.digest), name)
-        known += [each for _, each in inside]
+        known += [each for _, each in walk(index.descriptor, index, load, name)]
     digests = {each.digest for each in known}
     parts = {(each.digest, child.digest) for each in known for child in each.children}
     if source and referrers and (source, image.digest) not in parts:

@@ -1133,8 +1133,8 @@ class TestPureFunctions(unittest.TestCase):
                 ("a shared child", make_index((inner, None), (ARM, "linux/arm64")), [None, inner, ARM, IMAGE]),
                 ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000"),
                 ("deep", deep_index(20), 22), ("wide", wide(999), 1)]):
-            def load(descriptor, held=below(top)):
-                body = held[descriptor.digest].manifest
+            def load(digest, held=below(top)):
+                body = held[digest].manifest
                 return imgpull.parse_manifest(body, descriptor.digest, "it") if body[:1] == b"{" else None
 
             manifest = imgpull.parse_manifest(top.manifest, top.digest, "it")
