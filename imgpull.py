@@ -3207,7 +3207,7 @@ def scan(path, unpack, reporter):
 
         for name, size in iter(lambda: read_header(take, not members), None):
             source, digest = Source(path, position, size), name[6:].replace("/", ":")
-            digest = digest if DIGEST.fullmatch(digest) else ""  # of a blob
+            digest = digest if DIGEST.fullmatch(digest) else ""  # in blobs/sha256/<hex>
             hasher = new_hash(digest or "sha256:")
             head = take(min(size, HEAD))
             rest = pieces(size - len(head))
@@ -3221,7 +3221,8 @@ def scan(path, unpack, reporter):
             if unpack is None and total and name not in documents:
                 position, got = file.seek(source.offset + size), digest
             else:
-                collections.deque(rest, 0)  # reads it to its end
+                for _ in rest:
+                    pass
                 got = digest_in(hasher)
             fault = mismatch(got, digest) if digest not in ("", got) else ""
             members[name] = Member(digest, source, fault, diff_id, head.startswith(GZIP))

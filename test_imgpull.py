@@ -1135,7 +1135,7 @@ class TestPureFunctions(unittest.TestCase):
                 ("deep", deep_index(20), 22), ("wide", wide(999), 1)]):
             def load(digest, held=below(top)):
                 body = held[digest].manifest
-                return imgpull.parse_manifest(body, descriptor.digest, "it") if body[:1] == b"{" else None
+                return imgpull.parse_manifest(body, digest, "it") if body[:1] == b"{" else None
 
             manifest = imgpull.parse_manifest(top.manifest, top.digest, "it")
             walked = imgpull.walk(manifest.descriptor, manifest, load, "it")
