@@ -3207,7 +3207,7 @@ def scan(path, unpack, reporter):
 
         for name, size in iter(lambda: read_header(take, not members), None):
             source, digest = Source(path, position, size), name[6:].replace("/", ":")
-            digest = digest if DIGEST.fullmatch(digest) else ""  # in blobs/sha256/<hex>
+            digest = digest if DIGEST.fullmatch(digest) else ""  # no blob
             hasher = new_hash(digest or "sha256:")
             head = take(min(size, HEAD))
             rest = pieces(size - len(head))
@@ -3284,11 +3284,12 @@ def stored_image(top, bodies, parsed):
     return image
 
 
-def read_archive(path, unpack=None, reporter=None):
+def read_archive(path, unpack=None, reporter=None, bases=()):
     """Return the Archive at a path, "-" for standard input. Raises ImgpullError if it is not ours.
 
     unpack: None to pass over the bytes of layers, False to check them against their digests, True
         to check them against their diff_ids as well
+    bases: list of Archives that a delta needs; their faults and sizes are included
     """
     with archive_errors(path):
         if path.endswith(".part"):
@@ -3325,7 +3326,15 @@ def read_archive(path, unpack=None, reporter=None):
             raise Damaged("its members are not those that its images require")
     faults, unchecked = layer_faults(plan.images, members)
     sources = {member.digest: member.source for member in members.values() if member.digest}
-    return Archive(path, plan.images, sources, faults, unchecked, size)
+    size += sum(each.size for each in bases)
+    archive = Archive(path, plan.images, sources, faults, unchecked, size)
+    for each in bases:
+        name = archive_name(each.path)
+        faults += [fault._replace(text=f"{name}: {fault.text}") for fault in each.faults]
+    if bases:
+        gone = archive.omitted.difference(*(each.sources for each in bases))
+        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in sorted(gone)]
+    return archive
 
 
 def layer_faults(images, members):
@@ -3357,19 +3366,6 @@ def layer_faults(images, members):
     return faults, len(unchecked)
 
 
-def with_bases(archive, bases):
-    """Return an Archive with the faults of those that a delta needs, and their sizes, added."""
-    faults = archive.faults + [
-        fault._replace(text=f"{archive_name(each.path)}: {fault.text}")
-        for each in bases
-        for fault in each.faults
-    ]
-    if bases:
-        gone = archive.omitted.difference(*(each.sources for each in bases))
-        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in sorted(gone)]
-    return archive._replace(faults=faults, size=archive.size + sum(each.size for each in bases))
-
-
 def verify_archive(path, base=()):
     """Return [fault (str), ...] of an archive, empty if it loads everywhere: every byte is right.
 
@@ -3379,7 +3375,7 @@ def verify_archive(path, base=()):
     Raises ImgpullError if one cannot be read at all.
     """
     bases = [read_archive(each, True) for each in base]
-    return [fault.text for fault in with_bases(read_archive(path, True), bases).faults]
+    return [fault.text for fault in read_archive(path, True, bases=bases).faults]
 
 
 def list_archive(path, reporter=None):
@@ -4902,7 +4898,7 @@ def run_archives(options, reporter):
     for path in options.archives:
         document = {"archive": path, "images": []}
         try:
-            archive = with_bases(read_archive(path, options.verify or None, reporter), bases)
+            archive = read_archive(path, options.verify or None, reporter, bases)
             if options.verify:
                 needed = 0 if bases else len(archive.omitted)
                 document.update(checked=archive.size, needed=needed, unchecked=archive.unchecked)
