@@ -3322,7 +3322,8 @@ def read_archive(path, unpack=None, reporter=None, bases=()):
             )
             for name, member in members.items()
         ]
-        if there != wanted:
+        # The size tells if a name occurs twice.
+        if there != wanted or size != plan.size:
             raise Damaged("its members are not those that its images require")
     faults, unchecked = layer_faults(plan.images, members)
     sources = {member.digest: member.source for member in members.values() if member.digest}

@@ -4134,6 +4134,8 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
     ("a member after a lone block of zeros", archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
     ("a blob that nobody needs", beside_evil()), ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
     ("the last member is not there", PLAIN[:PLAIN.rindex(b"blobs/sha256/")] + bytes(1024)),
+    ("a name twice, one behind the other", PLAIN.replace(*[each + entry("manifest.json", HELD["manifest.json"]) for each in (
+        b"", entry("manifest.json", compact([offered(SAFE, OTHER)])))])),
     ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
     # The lists
     ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
