@@ -30,9 +30,11 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
+import struct
 import sys
 import threading
 import time
@@ -40,7 +42,7 @@ import time
 # Python 2 and Python 3.5 stop here: their SyntaxError shows this line.
 assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys.version}"
 
-# Heavier modules (ssl, http.client, tarfile, subprocess, ...) are imported where they are used:
+# Heavier modules (ssl, http.client, subprocess, ...) are imported where they are used:
 # each start compiles this file and imports its modules anew, so start-up time counts.
 
 # Private parts of the standard library that are used here, each with its reason at its use. They
@@ -809,7 +811,7 @@ def parse_config(body, manifest, what):
 def walk(descriptor, manifest, load, what):
     """Yield (Descriptor, Manifest) of a manifest and of all below it, each once, parents first.
 
-    load: function from a Descriptor to its Manifest, or to None to skip it
+    load: function from a digest to its Manifest, or to None to skip it
 
     Raises Damaged if there are too many: an index can be endless.
     """
@@ -819,7 +821,7 @@ def walk(descriptor, manifest, load, what):
         for child in pair[1].children:
             if child.digest not in seen:
                 seen.add(child.digest)
-                loaded = load(child)
+                loaded = load(child.digest)
                 pending += [(child, loaded)] if loaded else []
         if len(seen) > CHILDREN_LIMIT:
             raise Damaged(f"{what} has more than {CHILDREN_LIMIT} manifests")
@@ -2453,22 +2455,19 @@ REFERRERS = "dev.imgpull.referrers"  # DIGEST=SUBJECT or DIGEST=SUBJECT.SUFFIX o
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 COSIGN_KIND = "dev.cosignproject.cosign/"  # followed by the role of a descriptor for cosign
-USUAL_PLATFORM = ("linux", "amd64")  # offered to docker if there are several
-EMPTY_DIGESTS = (hashlib.sha256().hexdigest(), hashlib.sha512().hexdigest())
 
 
 class Image(
     collections.namedtuple(
         "Image",
-        "name descriptor documents manifests configs source referrers registry omitted ref_name",
+        "name documents manifests configs source referrers registry omitted ref_name",
     )
 ):
     """An image in a registry or an archive: everything but the bytes of its layers.
 
     name: str, its full name in the archive
-    descriptor: Descriptor of its manifest or index, which index.json points to
     documents: {digest: bytes} of all manifests and configs
-    manifests: list of Manifest, the one of descriptor and all below it, parents first
+    manifests: list of Manifest, the one that its name stands for and all below it, parents first
     configs: {digest of a manifest: ImageConfig}, for the manifests that runtimes can run
     source: str, digest of the index that one platform was chosen from, "" for none
     referrers: list of Referrer
@@ -2478,6 +2477,11 @@ class Image(
     """
 
     __slots__ = ()
+
+    @property
+    def descriptor(self):
+        """The Descriptor of its manifest or index, which index.json points to."""
+        return self.manifests[0].descriptor
 
     @property
     def digest(self):
@@ -2493,28 +2497,29 @@ class Image(
 
         linux/amd64 if it is there, else the first: the same on every host. None for an artifact.
         """
-        images = [each for each in self.manifests if each.digest in self.configs]
-        usual = (
-            each for each in images if self.configs[each.digest].platform[:2] == USUAL_PLATFORM
+        images = (each for each in self.manifests if each.digest in self.configs)
+        return min(
+            images,
+            key=lambda each: self.configs[each.digest].platform[:2] != ("linux", "amd64"),
+            default=None,
         )
-        return next(usual, images[0] if images else None)
 
     @property
     def image_id(self):
         """The digest of its config, the ID in "docker images"; None for an artifact."""
-        return self.offered.config.digest if self.offered else None
+        return self.offered and self.offered.config.digest
 
     @property
     def platform(self):
         """Its Platform; None for several platforms, and for an artifact."""
         config = self.configs.get(self.digest)
-        return config.platform if config else None
+        return config and config.platform
 
     @property
     def layers(self):
         """[Descriptor, ...], each once, bottom first; also those that are omitted."""
-        pairs = ((layer.digest, layer) for each in self.manifests for layer in each.layers)
-        return list(collections.OrderedDict(pairs).values())
+        layers = (layer for manifest in self.manifests for layer in manifest.layers)
+        return list({layer.digest: layer for layer in layers}.values())
 
     @property
     def size(self):
@@ -2522,44 +2527,28 @@ class Image(
         return sum(layer.size for layer in self.layers if layer.digest not in self.omitted)
 
     @property
-    def index(self):
-        """The Manifest of the index named by source, None if the archive does not include it."""
-        body = self.documents.get(self.source)
-        return parse_manifest(body, self.source, self.name) if body else None
-
-    @property
     def all_manifests(self):
         """The manifests of the image and of its referrers."""
         return self.manifests + [referrer.manifest for referrer in self.referrers]
 
+    @property
+    def parts(self):
+        """The Descriptors of all layers and configs, repeated ones included."""
+        parts = [part for each in self.all_manifests for part in [*each.layers, each.config]]
+        return list(filter(None, parts))
 
-def check_name(name, digests):
-    """Raise Damaged if a name is not normalized, or has another digest than those (tuple)."""
-    reference = parse_reference(name)
-    if str(reference) != name or reference.digest and reference.digest not in digests:
-        raise Damaged(f"{quoted(name)} is not the full name of {digests[0]}")
 
-
-def assemble_image(name, top, documents, source="", referrers=(), registry=None, load=None):
+def assemble_image(name, top, documents, load, source="", referrers=(), registry=None):
     """Return the Image made of documents, for a pull and for an archive alike.
 
     name: str, its full name
     top: Descriptor of its manifest or index
-    documents: {digest: bytes}, checked, all that belong to the image
-    load: function from a Descriptor to its Manifest, None to parse the documents
+    documents: {digest: bytes}, checked, all that belong to the image, once they are loaded
+    load: function from a digest to its Manifest, or to None if it is not there
 
     Raises Damaged if they do not make an image that runtimes load.
     """
-
-    def parse(descriptor):
-        body = documents.get(descriptor.digest)
-        return body and parse_manifest(body, descriptor.digest, f"{name}: {descriptor.digest}")
-
-    load = load or parse
-    first = load(top)
-    if not first:
-        raise Damaged(f"{name}: the manifest {top.digest} is missing or damaged")
-    check_name(name, (top.digest, source))
+    first = load(top.digest)
     manifests, configs = [], {}
     for descriptor, manifest in walk(top, first, load, name):
         manifests.append(manifest)
@@ -2568,23 +2557,18 @@ def assemble_image(name, top, documents, source="", referrers=(), registry=None,
         is_known = descriptor.media_type in ACCEPT
         if descriptor.size != len(manifest.body) or is_known and is_index != manifest.is_index:
             raise Damaged(f"{name}: {manifest.digest} has another size or type than its index says")
-        if manifest.config:
+        if manifest.is_image:
+            # Runtimes differ in what they do with an attestation that is an image.
+            if descriptor.is_attestation:
+                raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
+            body = documents.get(manifest.config.digest, b"")
             what = f"{name}: the config {manifest.config.digest}"
-            body = documents.get(manifest.config.digest)
-            if body is None or len(body) != manifest.config.size:
-                raise Damaged(f"{what} is missing, or its size is not {manifest.config.size} bytes")
-            if manifest.is_image:
-                # Runtimes differ in what they do with an attestation that is an image.
-                if descriptor.is_attestation:
-                    raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
-                configs[manifest.digest] = parse_config(body, manifest, what)
-    if manifests[0].is_index and len(manifests) == 1:
+            configs[manifest.digest] = parse_config(body, manifest, what)
+    if first.is_index and len(manifests) == 1:
         raise Damaged(f"{name}: none of the manifests in the index {top.digest} is there")
-    descriptor = first.descriptor
     return Image(
-        name, descriptor, documents, manifests, configs, source, list(referrers), registry,
-        frozenset(), "",
-    )  # fmt: skip
+        name, documents, manifests, configs, source, list(referrers), registry, frozenset(), ""
+    )
 
 
 # descriptor: of the layer; offset: int, of its first byte; registries: list of Registry with it
@@ -2614,24 +2598,23 @@ def compact(value):
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def tar_header(name, size):
+def tar_header(name, size, kind=b"0", mode=b"0000644"):
     """Return the tar header of a file: GNU format, mode 0644, all else zero.
 
-    GNU format, since layers can pass the 8 GiB limit of plain ustar.
+    GNU format, since layers can pass the 8 GiB limit of plain ustar. tarfile's headers depend on
+    the Python, and its import takes time.
     """
-    import tarfile
-
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o644
-    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    # A long name is in a header of its own before the file's. Pythons differ in the device numbers
-    # (329 to 345), in both headers.
-    for start in {0, len(header) - 512}:
-        block = memoryview(header)[start : start + 512]
-        block[329:345] = bytes(16)
-        block[148:156] = b" " * 8
-        block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(header)
+    path = name.encode()
+    number = b"%011o" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+    # Name, mode, user and group, size, time, sum, kind, magic.
+    fields = (path, mode, b"0000000\0" * 2, number, b"0" * 11, b" " * 8, kind, b"ustar  ")
+    block = struct.pack("100s 8s 16s 12s 12s 8s s 100x 8s 247x", *fields)
+    block = block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    if len(path) > 100:
+        # The name is in a header of its own before the file's.
+        long = tar_header("././@LongLink", len(path) + 1, b"L", b"0000000")
+        block = long + path.ljust(512, b"\0") + block
+    return block
 
 
 def layout(contents):
@@ -2642,33 +2625,34 @@ def layout(contents):
     literals, placed = [], []
     pending, start = bytearray(), 0
     for name, content in contents.items():
-        is_literal = isinstance(content, bytes)
-        size = len(content) if is_literal else content.size
-        pending += tar_header(name, size)
-        if is_literal:
-            pending += content
+        if isinstance(content, bytes):
+            pending += tar_header(name, len(content)) + content + bytes(-len(content) % 512)
         else:
-            offset = start + len(pending)
+            pending += tar_header(name, content.size)
             literals.append((start, bytes(pending)))
-            placed.append((content, offset))
-            pending, start = bytearray(), offset + size
-        pending += bytes(-size % 512)
+            placed.append((content, start + len(pending)))
+            start += len(pending) + content.size
+            pending = bytearray(-content.size % 512)
     # A tar ends with two blocks of zeros.
-    literals.append((start, bytes(pending) + bytes(1024)))
-    return literals, placed, start + len(pending) + 1024
+    pending += bytes(1024)
+    return literals + [(start, bytes(pending))], placed, start + len(pending)
 
 
 def docker_manifest(images):
     """Return the list in manifest.json: config, names and layers of each image for docker."""
-    entries = collections.OrderedDict()
+    entries = {}
     for image in images:
         if image.offered:
-            layers = [layer.path for layer in image.offered.layers]
-            entry = {"Config": image.offered.config.path, "RepoTags": [], "Layers": layers}
-            tags = entries.setdefault(image.offered.digest, entry)["RepoTags"]
-            tags += [image.name] * bool(image.tag)
-    # Docker writes null for an image without a name.
-    return [dict(entry, RepoTags=entry["RepoTags"] or None) for entry in entries.values()]
+            _, names = entries.setdefault(image.offered.digest, (image.offered, []))
+            names += [image.name] * bool(image.ref_name)
+    return [
+        {
+            "Config": offered.config.path,
+            "RepoTags": names or None,  # as docker writes it for an image without a name
+            "Layers": [layer.path for layer in offered.layers],
+        }
+        for offered, names in entries.values()
+    ]
 
 
 def signed_descriptor(image):
@@ -2679,55 +2663,52 @@ def signed_descriptor(image):
     unless the manifest is signed as well. Of cosign's two names for an index, bundles are found
     by "image" alone, and older signatures by "imageIndex" alone.
     """
-    candidates = [image.descriptor] + ([image.index.descriptor] if image.index else [])
+    candidates = [image.manifests[0]]
+    if image.source in image.documents:
+        index = parse_manifest(image.documents[image.source], image.source, image.name)
+        candidates.append(index)
     bundled = {each.subject for each in image.referrers if each.is_bundle}
     signed = bundled | {each.subject for each in image.referrers if each.role}
-    best = next((each for each in candidates if each.digest in signed), image.descriptor)
-    is_index = best.media_type in (OCI_INDEX, DOCKER_LIST)
-    return best, "imageIndex" if is_index and best.digest not in bundled else "image"
-
-
-def json_descriptor(descriptor, annotations):
-    """Return a Descriptor as the JSON object of index.json."""
-    media_type, digest, size = descriptor[:3]
-    return {"mediaType": media_type, "digest": digest, "size": size, "annotations": annotations}
+    best = next((each for each in candidates if each.digest in signed), candidates[0])
+    kind = "imageIndex" if best.is_index and best.digest not in bundled else "image"
+    return best.descriptor, kind
 
 
 def image_descriptors(image):
     """Return the entries of an image in index.json: its own, then unnamed ones for cosign."""
-    annotations = {CONTAINERD_NAME: image.name}
-    if image.ref_name:
-        annotations[REF_NAME] = image.ref_name
-    if image.source:
-        annotations[SOURCE] = image.source
-    children = (child.digest for manifest in image.manifests for child in manifest.children)
-    gone = image.omitted.union(digest for digest in children if digest not in image.documents)
-    if gone:
-        annotations[OMITTED] = ",".join(sorted(gone))
-    if not image.referrers:
-        return [json_descriptor(image.descriptor, annotations)]
-    # Which referrer has which subject is not in every manifest: cosign's older ones have none.
-    links = sorted(f"{each.digest}={each.subject}{each.suffix}" for each in image.referrers)
-    annotations[REFERRERS] = ",".join(links)
-    signed, kind = signed_descriptor(image)
-    unnamed = []
-    if signed.digest == image.digest:
-        annotations["kind"] = COSIGN_KIND + kind
-    else:
-        unnamed.append(json_descriptor(signed, {"kind": COSIGN_KIND + kind}))
-    for each in sorted(image.referrers, key=lambda each: each.digest):
-        if each.subject == signed.digest and each.role:
-            kind = {"kind": COSIGN_KIND + each.role}
-            unnamed.append(json_descriptor(each.manifest.descriptor, kind))
-    return [json_descriptor(image.descriptor, annotations)] + unnamed
+    children = {child.digest for manifest in image.manifests for child in manifest.children}
+    gone = image.omitted.union(children.difference(image.documents))
+    referrers = sorted(image.referrers, key=lambda each: each.digest)
+    notes = {
+        CONTAINERD_NAME: image.name,
+        REF_NAME: image.ref_name,
+        SOURCE: image.source,
+        OMITTED: ",".join(sorted(gone)),
+        # Which referrer has which subject is not in every manifest: cosign's older ones have none.
+        REFERRERS: ",".join(f"{each.digest}={each.subject}{each.suffix}" for each in referrers),
+    }
+    annotations = {key: value for key, value in notes.items() if value}
+    entries = [(image.descriptor, annotations)]
+    if referrers:
+        signed, kind = signed_descriptor(image)
+        if signed.digest == image.digest:
+            annotations["kind"] = f"{COSIGN_KIND}{kind}"
+        else:
+            entries.append((signed, {"kind": f"{COSIGN_KIND}{kind}"}))
+        entries += [
+            (each.manifest.descriptor, {"kind": f"{COSIGN_KIND}{each.role}"})
+            for each in referrers
+            if each.subject == signed.digest and each.role
+        ]
+    keys = ("mediaType", "digest", "size")
+    return [dict(zip(keys, descriptor), annotations=notes) for descriptor, notes in entries]
 
 
 def oci_index(images):
     """Return the object in index.json: the named descriptors first, then each unnamed one once."""
     several = [image_descriptors(image) for image in images]
-    unnamed = [(str(each), each) for some in several for each in some[1:]]
-    unnamed = list(collections.OrderedDict(unnamed).values())
-    descriptors = [some[0] for some in several] + unnamed
+    unnamed = {str(each): each for _, *more in several for each in more}
+    descriptors = [first for first, *_ in several] + list(unnamed.values())
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
 
 
@@ -2738,14 +2719,17 @@ def admit(image, names, sizes):
     sizes: {digest: bytes} of layers and documents
     """
     known = {digest: len(body) for digest, body in image.documents.items()}
-    for layer in [layer for each in image.all_manifests for layer in each.layers]:
-        size = known.setdefault(layer.digest, sizes.get(layer.digest, layer.size))
+    for part in image.parts:
+        size = known.setdefault(part.digest, sizes.get(part.digest, part.size))
         # The digest of nothing is checked here: a pipe cannot hold back a layer without bytes.
-        if size != layer.size or not size and layer.digest[7:] not in EMPTY_DIGESTS:
-            why = f"{layer.digest} cannot have {layer.size} bytes"
-            raise Damaged(f"{image.name}: {why}, since another manifest or its digest differs")
-    if sum(known.values()) + sum(sizes.values()) >= SIZE_LIMIT:
+        if size != part.size or not size and part.digest != digest_of(b"", part.digest):
+            what = f"{image.name}: {part.digest} cannot have {part.size} bytes"
+            raise Damaged(f"{what}, since another manifest or its digest differs")
+    if sum({**sizes, **known}.values()) >= SIZE_LIMIT:
         raise Damaged(f"{image.name}: its layers have an impossible size")
+    reference = parse_reference(image.name)
+    if str(reference) != image.name or reference.digest not in ("", image.digest, image.source):
+        raise Damaged(f"{quoted(image.name)} is not the full name of {image.digest}")
     if names.setdefault(image.name, image.digest) != image.digest:
         raise UsageError(f"{image.name} is the name of two different images")
     sizes.update(known)
@@ -2758,38 +2742,31 @@ def plan_archive(images, omit=frozenset()):
 
     Raises ImgpullError if images contradict each other.
     """
-    names, sizes, documents, layers, registries = {}, {}, {}, {}, {}
-    of_referrers = {
-        layer.digest
-        for image in images
-        for each in image.referrers
-        for layer in each.manifest.layers
-    }
-    planned = []
+    referrers = [referrer.manifest for image in images for referrer in image.referrers]
+    omit = omit.difference(layer.digest for each in referrers for layer in each.layers)
+    names, sizes, blobs, registries, planned = {}, {}, {}, {}, []
     for image in images:
         admit(image, names, sizes)
-        gone = {layer.digest for layer in image.layers} & (omit - of_referrers)
         # One rule for the name: the tag of a single image, the full name in an archive of several.
-        ref_name = (image.name if len(images) > 1 else image.tag) if image.tag else ""
-        planned.append(image._replace(omitted=frozenset(gone), ref_name=ref_name))
-        documents.update(image.documents)
-        for layer in [layer for each in image.all_manifests for layer in each.layers]:
-            if layer.digest not in gone:
-                layers.setdefault(layer.digest, layer)
-                there = registries.setdefault(layer.digest, [])
-                there += [image.registry] * (image.registry not in there)
-    contents = collections.OrderedDict()
-    contents["oci-layout"] = compact({"imageLayoutVersion": "1.0.0"})
-    contents["index.json"] = compact(oci_index(planned))
-    entries = docker_manifest(planned)
-    if entries:
-        contents["manifest.json"] = compact(entries)
+        ref_name = image.tag and (image.name if len(images) > 1 else image.tag)
+        gone = omit.intersection(layer.digest for layer in image.layers)
+        planned.append(image._replace(omitted=gone, ref_name=ref_name))
+        for part in image.parts:
+            if part.digest not in omit:
+                blobs.setdefault(part.digest, part)
+                registries.setdefault(part.digest, {})[image.registry] = True
+        # Configs are documents. So may layers be, such as the empty object {}.
+        blobs.update(image.documents)
+    contents = {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": oci_index(planned),
+        "manifest.json": docker_manifest(planned),
+    }
+    contents = {name: compact(value) for name, value in contents.items() if value}
     # In the order of their names, so that the same images give the same bytes on every host.
-    blobs = dict(layers, **documents)
-    paths = {"blobs/" + digest.replace(":", "/"): blobs[digest] for digest in blobs}
-    contents.update(sorted(paths.items()))
+    contents.update(sorted((f"blobs/{key.replace(':', '/')}", blobs[key]) for key in blobs))
     literals, placed, size = layout(contents)
-    layers = [PlannedLayer(layer, offset, registries[layer.digest]) for layer, offset in placed]
+    layers = [PlannedLayer(layer, at, list(registries[layer.digest])) for layer, at in placed]
     return ArchivePlan(planned, contents, literals, layers, size)
 
 
@@ -2800,30 +2777,37 @@ def plan_archive(images, omit=frozenset()):
 # programs can read it differently, and no other check of its form is needed.
 
 MEMBERS_LIMIT = 100000  # members of an archive
-MANIFESTS_LIMIT = 20000  # manifests of all images in an archive
 KEPT_LIMIT = 128 << 20  # bytes of JSON that are kept while an archive is read
-UNPACK_STEP = 16 << 10  # bytes: Python copies the rest of its input after each gzip stream
+STEP = 32 << 10  # bytes a read: Python copies the rest of them after each gzip stream
+HEAD = 2 << 10  # bytes: a whole gzip header, of those that Go reads
 ZEROS = bytes(512)
 GZIP = b"\x1f\x8b"
-PACKED = re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh|\xfd7zXZ")  # gzip, zstd, bzip2, xz
+PACKED = (GZIP, b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
+# A gzip header with a name (flag 8) or comment (16) of 512 bytes and more, which Go refuses.
+LONG_NAME = re.compile(
+    rb"(?s)\x1f\x8b.(?:[\x08-\x0b\x10-\x13].{6}|[\x18-\x1b].{6}(?:[^\0]*\0)?)[^\0]{512}"
+)
+# A link of the annotation REFERRERS: digest, subject, suffix.
+LINK = re.compile(rf"({DIGEST.pattern})=({DIGEST.pattern})((?:\.sig|\.att|\.sbom)?)")
 
-
-# offset, size: int, bytes; digest: str, "" if unread; diff_id: str, digest of the unpacked bytes,
-# "" if they were not unpacked; fault: str, "" if none; is_gzip: bool
-Member = collections.namedtuple("Member", "offset size digest diff_id fault is_gzip")
+# digest: str, in the name of a blob, "" of other members; source: Source; fault: str, how the bytes
+# contradict the digest; diff_id: str, the digest of the unpacked bytes, or why there is none, "" if
+# they were not unpacked; is_gzip: bool
+Member = collections.namedtuple("Member", "digest source fault diff_id is_gzip")
 
 # code: str, for programs: "digest" if a layer contradicts its digest or diff_id, "base" if a layer
 # is in no base, "archive" if it cannot be read at all; text: str, for people
 Fault = collections.namedtuple("Fault", "code text")
 
 
-class Archive(collections.namedtuple("Archive", "path images members faults size")):
+class Archive(collections.namedtuple("Archive", "path images sources faults unchecked size")):
     """The content of an archive, and its faults.
 
     path: str
     images: list of Image
-    members: {name: Member}
+    sources: {digest: Source} of its blobs
     faults: list of Fault
+    unchecked: int, number of layers whose diff_ids were not checked
     size: int, bytes
     """
 
@@ -2833,11 +2817,6 @@ class Archive(collections.namedtuple("Archive", "path images members faults size
     def omitted(self):
         """The digests of the layers that it omits."""
         return frozenset().union(*(image.omitted for image in self.images))
-
-    @property
-    def documents(self):
-        """{digest: bytes} of all manifests and configs."""
-        return {key: body for image in self.images for key, body in image.documents.items()}
 
 
 class Source(collections.namedtuple("Source", "path offset size")):
@@ -2882,78 +2861,38 @@ def archive_errors(path):
         raise Damaged(f"{name} is damaged, or not an archive of imgpull: {error}") from None
 
 
-class Unpacker:
-    """Hashes the unpacked bytes of a layer, for its diff_id: a gzip stream or a plain tar.
+def unpacked_digest(head, pieces):
+    """Return the digest of the unpacked bytes of a layer, or what it is that cannot be unpacked.
 
-    fault: str, what is wrong with the stream, "" if nothing
+    Layers in zstd, bzip2 and xz are rare, and not unpacked: returns "".
+
+    head: bytes, the first ones
+    pieces: iterator of the others
     """
+    import zlib
 
-    def __init__(self, head):
-        # Layers in zstd, bzip2 and xz are rare, and not unpacked.
-        self.is_known = not PACKED.match(head) or head.startswith(GZIP)
-        self.is_gzip = head.startswith(GZIP)
-        self.stream, self.rest, self.hasher, self.fault = None, b"", hashlib.sha256(), ""
-
-    def update(self, piece):
-        """Add bytes of the layer."""
-        import zlib
-
-        if not self.is_gzip:
-            self.hasher.update(piece)
-            return
-        try:
-            for start in range(0, 0 if self.fault else len(piece), UNPACK_STEP):
-                self.unpack(self.rest + bytes(piece[start : start + UNPACK_STEP]))
-        except (Damaged, zlib.error) as error:
-            self.fault = f"its gzip data is damaged ({printable(error)})"
-
-    def unpack(self, data):
-        """Add bytes of gzip streams, which may follow one another."""
-        import zlib
-
-        self.rest = b""
+    hasher, stream = hashlib.sha256(), None
+    pieces = itertools.chain([head], pieces)
+    if not head.startswith(GZIP):
+        for piece in pieces:
+            hasher.update(piece)
+        return "" if head.startswith(PACKED) else digest_in(hasher)
+    for piece in pieces:
+        data = bytes(piece)
         while data:
-            if not self.stream:
-                if not has_whole_header(data):
-                    self.rest = data
-                    return
-                self.stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
-            output = None
-            # A full buffer may have left output behind, without input.
-            while output is None or data or len(output) == BUFFER:
-                output = self.stream.decompress(data, BUFFER)
-                self.hasher.update(output)
-                data = self.stream.unconsumed_tail
-                if self.stream.eof:
-                    data, self.stream = self.stream.unused_data, None
-                    break
-
-    def diff_id(self):
-        """Return the digest of the unpacked bytes, "" if unknown, at the end of the layer."""
-        if self.stream or self.rest:
-            self.fault = self.fault or "its gzip data ends too early"
-        return digest_in(self.hasher) if self.is_known and not self.fault else ""
-
-
-def has_whole_header(data):
-    """True if data begins with a whole gzip header, False if more is needed (RFC 1952 2.3).
-
-    Raises Damaged on a name or comment of 512 bytes and more, which Go's gzip refuses.
-    """
-    at = 10
-    if len(data) < 12:
-        return False
-    if data[3] & 4:
-        at += 2 + int.from_bytes(data[10:12], "little")
-    for flag in (8, 16):
-        if data[3] & flag:
-            end = data.find(b"\0", at, at + 512)
-            if end < 0 and len(data) >= at + 512:
-                raise Damaged("its gzip header has a name or comment of 512 bytes and more")
-            if end < 0:
-                return False
-            at = end + 1
-    return len(data) >= at
+            if not stream:
+                # Streams may follow one another. A header may continue in the next piece.
+                data += next(pieces, b"") if len(data) < HEAD else b""
+                if LONG_NAME.match(data):
+                    return "gzip data with a name or comment of 512 bytes and more"
+                stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
+            try:
+                hasher.update(stream.decompress(data, BUFFER))
+            except zlib.error as error:
+                return f"damaged gzip data ({error})"
+            data = stream.unconsumed_tail or stream.unused_data
+            stream = None if stream.eof else stream
+    return "gzip data that ends too early" if stream else digest_in(hasher)
 
 
 def read_header(take, is_first):
@@ -2974,24 +2913,22 @@ def read_header(take, is_first):
         size = int.from_bytes(number[1:], "big") if number[0] == 0x80 else int(number[:11], 8)
         if 0 <= size < SIZE_LIMIT and tar_header(name, size) == header:
             return name, size
-    if header[257:262] == b"ustar":
-        raise Damaged("it is a tar that another program wrote")
-    is_packed = PACKED.match(header)
-    raise Damaged(
-        "it is compressed: unpack it (gunzip -c) into -" if is_packed else "it is not a tar"
-    )
+    if header.startswith(PACKED):
+        raise Damaged("it is compressed: unpack it (gunzip -c) into -")
+    is_tar = header[257:262] == b"ustar"
+    raise Damaged("it is a tar that another program wrote" if is_tar else "it is not a tar")
 
 
-def scan(path, digests, unpack, reporter):
+def scan(path, unpack, reporter):
     """Return ({name: Member}, {name: bytes} of the JSON, size) of an archive, in one pass.
 
-    digests, unpack: bool, see read_archive()
+    unpack: bool or None, see read_archive()
     """
-    members, documents, position, kept = collections.OrderedDict(), {}, 0, 0
-    view = memoryview(bytearray(BUFFER))
-    closefd, opener = path != "-", open_at_once if path != "-" else None
-    with open(path if closefd else 0, "rb", closefd=closefd, opener=opener) as file:
-        os.set_blocking(file.fileno(), True)
+    members, documents, position, kept = {}, {}, 0, 0
+    view, hasher = memoryview(bytearray(STEP)), hashlib.sha256()
+    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+        if path == "-":
+            os.set_blocking(0, True)
         total = os.fstat(file.fileno()).st_size  # 0 for a pipe
 
         def pieces(size):
@@ -3002,6 +2939,7 @@ def scan(path, digests, unpack, reporter):
                     raise Damaged("it ends too early")
                 size -= count
                 position += count
+                hasher.update(view[:count])
                 reporter.reading(archive_name(path), position, total)
                 yield view[:count]
 
@@ -3009,25 +2947,26 @@ def scan(path, digests, unpack, reporter):
             return b"".join(map(bytes, pieces(size)))
 
         for name, size in iter(lambda: read_header(take, not members), None):
-            offset, content, is_blob = position, pieces(size), name.startswith("blobs/")
-            head = file.peek(8) if size else b""
-            if head.lstrip()[:1] in (b"{", b"[") and size <= DOCUMENT_LIMIT * (1 if is_blob else 2):
-                content = [take(size)]
+            source, digest = Source(path, position, size), name[6:].replace("/", ":")
+            digest = digest if DIGEST.fullmatch(digest) else ""  # no blob
+            hasher = new_hash(digest or "sha256:")
+            head = take(min(size, HEAD))
+            rest = pieces(size - len(head))
+            # index.json and manifest.json may have more bytes than other documents.
+            if head.lstrip()[:1] in (b"{", b"[") and size <= 2 * DOCUMENT_LIMIT:
+                head += b"".join(map(bytes, rest))
                 kept += size
                 if kept <= KEPT_LIMIT:  # beyond it, these are layers that look like JSON
-                    documents[name] = content[0]
-            unpacker = Unpacker(head) if unpack and is_blob else None
-            hasher = new_hash("sha512:" if name.startswith("blobs/sha512/") else "sha256:")
-            if not digests and total and name not in documents:
-                content, position = (), file.seek(offset + size)
-            for piece in content:
-                if digests:
-                    hasher.update(piece)
-                if unpacker:
-                    unpacker.update(piece)
-            digest = digest_in(hasher) if digests else ""
-            diff_id, fault = (unpacker.diff_id(), unpacker.fault) if unpacker else ("", "")
-            members[name] = Member(offset, size, digest, diff_id, fault, head.startswith(GZIP))
+                    documents[name] = head
+            diff_id = unpacked_digest(head, rest) if unpack and digest else ""
+            if unpack is None and total and name not in documents:
+                position, got = file.seek(source.offset + size), digest
+            else:
+                for _ in rest:
+                    pass
+                got = digest_in(hasher)
+            fault = mismatch(got, digest) if digest not in ("", got) else ""
+            members[name] = Member(digest, source, fault, diff_id, head.startswith(GZIP))
             if any(take(-size % 512)):
                 raise Damaged(f"there is data behind {quoted(name, 90)}")
             if len(members) > MEMBERS_LIMIT:
@@ -3045,155 +2984,128 @@ def stored_image(top, bodies, parsed):
     parsed: {digest: Manifest}, a cache
     """
     name, source = top.annotations[CONTAINERD_NAME], top.annotations.get(SOURCE, "")
-    gone = set(top.annotations.get(OMITTED, "").split(","))
-    documents, referrers = {}, []
+    gone, documents = set(top.annotations.get(OMITTED, "").split(",")), {}
 
-    def load(descriptor):
-        digest = descriptor.digest
+    def load(digest):
         if digest not in bodies or digest in gone:
             return None
         if digest not in parsed:
             parsed[digest] = parse_manifest(bodies[digest], digest, digest)
         manifest = parsed[digest]
-        documents[digest] = bodies[digest]
+        documents[digest] = manifest.body
         if manifest.config and manifest.config.digest in bodies:
             documents[manifest.config.digest] = bodies[manifest.config.digest]
         return manifest
 
-    def load_all(digest):
-        descriptor = top._replace(digest=digest)
-        manifest = load(descriptor)
+    def found(digest):
+        manifest = load(digest)
         if not manifest:
-            raise Damaged(f"{name}: the manifest {quoted(digest, 90)} is missing or damaged")
-        return [each for _, each in walk(descriptor, manifest, load, name)]
+            raise Damaged(f"{name}: the manifest {digest} is missing or damaged")
+        return manifest
 
-    manifests = load_all(top.digest)
-    links = list(filter(None, top.annotations.get(REFERRERS, "").split(",")))
-    if len(links) > REFERRERS_LIMIT or len(set(links)) < len(links):
-        raise Damaged(f"{name}: it lists a referrer twice, or more than {REFERRERS_LIMIT}")
-    for link in links:
-        digest, _, about = link.partition("=")
-        subject, dot, suffix = about.partition(".")
-        if dot + suffix not in ("",) + COSIGN_SUFFIXES:
-            raise Damaged(f"{name}: {quoted(link, 200)} is not a link to a referrer")
-        referrers.append(Referrer(subject, dot + suffix, load_all(digest)[0]))
+    found(top.digest)
+    # Whatever else the annotation has, plan_archive() will not have.
+    links = LINK.findall(top.annotations.get(REFERRERS, ""))
+    referrers = {link[0]: Referrer(link[1], link[2], found(link[0])) for link in links}
+    image = assemble_image(name, top, documents, load, source, referrers.values())
+    known = image.all_manifests
     if source and (referrers or not DIGEST.fullmatch(source)):
-        index = load_all(source)[0]
-        if manifests[0].digest not in (child.digest for child in index.children):
-            raise Damaged(f"{name}: the index {source} does not list {manifests[0].digest}")
-        manifests.append(index)
-    check_subjects(name, manifests, referrers)
-    return assemble_image(name, top, documents, source, referrers, load=load)
-
-
-def check_subjects(name, manifests, referrers):
-    """Raise Damaged if one of the referrers belongs to none of the manifests or referrers."""
-    known = manifests + [each.manifest for each in referrers]
-    subjects = {each.digest for each in known}
-    subjects.update(child.digest for each in known for child in each.children)
+        index = found(source)
+        known += [each for _, each in walk(index.descriptor, index, load, name)]
+    digests = {each.digest for each in known}
     parts = {(each.digest, child.digest) for each in known for child in each.children}
-    for each in referrers:
-        subject = each.manifest.subject
+    if source and referrers and (source, image.digest) not in parts:
+        raise Damaged(f"{name}: the index {source} does not list {image.digest}")
+    for each in image.referrers:
+        own = each.manifest.subject
         # A part of an index that is a referrer may have another platform as its subject.
-        is_other = subject and subject.digest != each.subject and each.suffix == ""
-        if each.subject not in subjects or is_other and (each.subject, each.digest) not in parts:
-            raise Damaged(f"{name}: {each.digest} does not refer to {quoted(each.subject, 90)}")
+        is_own = not own or own.digest == each.subject or (each.subject, each.digest) in parts
+        if each.subject not in digests or not is_own:
+            raise Damaged(f"{name}: {each.digest} does not refer to {each.subject}")
+    return image
 
 
-def read_archive(path, digests=False, unpack=False, reporter=None):
+def read_archive(path, unpack=None, reporter=None, bases=()):
     """Return the Archive at a path, "-" for standard input. Raises ImgpullError if it is not ours.
 
-    digests: bool, check the bytes of layers against their digests
-    unpack: bool, check them against their diff_ids as well
+    unpack: None to pass over the bytes of layers, False to check them against their digests, True
+        to check them against their diff_ids as well
+    bases: list of Archives that a delta needs; their faults and sizes are included
     """
     with archive_errors(path):
         if path.endswith(".part"):
             raise Damaged("it is an unfinished download; run the pull again to complete it")
-        members, documents, size = scan(path, digests, unpack, reporter or Reporter())
-        bodies = {":".join(name.split("/")[1:]): body for name, body in documents.items()}
+        members, documents, size = scan(path, unpack, reporter or Reporter())
         bodies = {
-            digest: body
-            for digest, body in bodies.items()
-            if DIGEST.fullmatch(digest) and digest_of(body, digest) == digest
+            members[name].digest: documents[name] for name in documents if not members[name].fault
         }
         index = parse_json(documents.get("index.json", b""), "index.json")
         tops = items(index, "manifests", dict, "index.json", MEMBERS_LIMIT)
-        images, gone, cache, parsed, count = [], set(), {}, {}, 0
+        images, gone, parsed, kept = [], set(), {}, 0
         for top in (parse_descriptor(each, "index.json") for each in tops):
-            if CONTAINERD_NAME not in top.annotations:
-                continue
-            gone.update(top.annotations.get(OMITTED, "").split(","))
-            # Many names of one image cost no more than one: small archives take little time.
-            name, key = top.annotations[CONTAINERD_NAME], str(top._replace(annotations=""))
-            key += str([top.annotations.get(each) for each in (SOURCE, OMITTED, REFERRERS)])
-            if key not in cache:
-                cache[key] = stored_image(top, bodies, parsed)
-                count += len(cache[key].manifests)
-            check_name(name, (top.digest, cache[key].source))
-            images.append(cache[key]._replace(name=name))
-            if count > MANIFESTS_LIMIT:
-                raise Damaged(f"its images have more than {MANIFESTS_LIMIT} manifests")
+            if CONTAINERD_NAME in top.annotations:
+                images.append(stored_image(top, bodies, parsed))
+                gone.update(top.annotations.get(OMITTED, "").split(","))
+                # Many names of one image would take a small archive long.
+                kept += sum(map(len, images[-1].documents.values()))
+                if kept > PULL_LIMIT:
+                    raise Damaged(f"its images have more than {human(PULL_LIMIT)} of manifests")
         if not images:
             raise Damaged("it holds no image")
         plan = plan_archive(images, gone)
-        for name, content in plan.contents.items():
-            is_literal, member = isinstance(content, bytes), members.get(name)
-            expected = len(content) if is_literal else content.size
-            if (
-                not member
-                or member.size != expected
-                or is_literal
-                and documents.get(name) != content
-            ):
-                raise Damaged(f"{name} is missing, or differs from what its images require")
-        if list(members) != list(plan.contents) or size != plan.size:
-            raise Damaged("it has members that belong to no image, or in another order")
-    return Archive(path, plan.images, members, layer_faults(plan, members), size)
+        wanted = [(name, getattr(each, "size", each)) for name, each in plan.contents.items()]
+        there = [
+            (
+                name,
+                documents.get(name)
+                if isinstance(plan.contents.get(name), bytes)
+                else member.source.size,
+            )
+            for name, member in members.items()
+        ]
+        # The size tells if a name occurs twice.
+        if there != wanted or size != plan.size:
+            raise Damaged("its members are not those that its images require")
+    faults, unchecked = layer_faults(plan.images, members)
+    sources = {member.digest: member.source for member in members.values() if member.digest}
+    size += sum(each.size for each in bases)
+    archive = Archive(path, plan.images, sources, faults, unchecked, size)
+    for each in bases:
+        name = archive_name(each.path)
+        faults += [fault._replace(text=f"{name}: {fault.text}") for fault in each.faults]
+    if bases:
+        gone = archive.omitted.difference(*(each.sources for each in bases))
+        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in sorted(gone)]
+    return archive
 
 
-def layer_faults(plan, members):
-    """Return [Fault, ...] of the layers of a plan that contradict their digest or diff_id."""
-    names, diff_ids = {}, {}
-    for image in plan.images:
+def layer_faults(images, members):
+    """Return [Fault, ...] of layers with wrong bytes, and the number of those not unpacked."""
+    bad, unchecked = {}, set()
+    for image in images:
         for manifest in image.all_manifests:
             config = image.configs.get(manifest.digest)
-            known = config.diff_ids if config else [""] * len(manifest.layers)
-            for layer, diff_id in zip(manifest.layers, known):
-                names.setdefault(layer.digest, []).append(image.name)
-                diff_ids.setdefault(layer.digest, set()).update({diff_id} - {""})
-    faults = []
-    for layer in (each.descriptor for each in plan.layers):
-        member, why = members[layer.path], ""
-        for diff_id in sorted(diff_ids[layer.digest]):
-            if member.fault or member.diff_id not in ("", diff_id):
-                why = member.fault or f"diff_id {mismatch(member.diff_id, printable(diff_id, 90))}"
-        if member.is_gzip and layer.media_type.endswith("tar"):
-            why = "it is gzip data, and its media type is that of a plain tar"
-        if member.digest not in ("", layer.digest):
-            why = mismatch(member.digest, layer.digest)
-        if why:
-            needed = ", ".join(collections.OrderedDict.fromkeys(names[layer.digest]))
-            text = f"{layer.digest} is damaged: {why}; needed by {printable(needed, 200)}"
-            faults.append(Fault("digest", text))
-    return faults
-
-
-def check_archive(path, bases=(), reporter=None):
-    """Return the Archive at a path, all bytes checked, with the faults of its bases included.
-
-    bases: list of Archive
-    """
-    archive = read_archive(path, True, True, reporter)
-    faults = list(archive.faults)
-    for each in bases:
-        shown = printable(each.path)
-        faults += [fault._replace(text=f"{shown}: {fault.text}") for fault in each.faults]
-    if bases:
-        images = [image for each in bases for image in each.images]
-        held = [{layer.digest for layer in image.layers} - image.omitted for image in images]
-        gone = sorted(archive.omitted.difference(*held))
-        faults += [Fault("base", f"the layer {digest} is in no --base") for digest in gone]
-    return archive._replace(faults=faults, size=archive.size + sum(each.size for each in bases))
+            diff_ids = config.diff_ids if config else []
+            parts = filter(None, [*manifest.layers, manifest.config])
+            for part, diff_id in itertools.zip_longest(parts, diff_ids):
+                member, why = members.get(part.path), ""
+                if not member:  # it is omitted
+                    continue
+                if diff_id is not None and not member.diff_id:
+                    unchecked.add(part.digest)
+                elif diff_id not in (None, member.diff_id):
+                    why = f"diff_id {mismatch(member.diff_id, diff_id)}"
+                if member.is_gzip and part.media_type.endswith("tar"):
+                    why = "it is gzip data, and its media type is that of a plain tar"
+                why = member.fault or why
+                if why:
+                    names = bad.setdefault(f"{part.digest} is damaged: {why}", {})
+                    names[image.name] = True
+    faults = [
+        Fault("digest", printable(f"{text}; needed by {', '.join(names)}", 400))
+        for text, names in bad.items()
+    ]
+    return faults, len(unchecked)
 
 
 def verify_archive(path, base=()):
@@ -3204,22 +3116,13 @@ def verify_archive(path, base=()):
 
     Raises ImgpullError if one cannot be read at all.
     """
-    bases = [read_archive(each, True, True) for each in base]
-    return [fault.text for fault in check_archive(path, bases).faults]
+    bases = [read_archive(each, True) for each in base]
+    return [fault.text for fault in read_archive(path, True, bases=bases).faults]
 
 
 def list_archive(path, reporter=None):
     """Return [Image, ...] of an archive, without reading its layers. Raises ImgpullError."""
     return read_archive(path, reporter=reporter).images
-
-
-def sources_in(archive):
-    """Return {digest: Source} of the blobs in an Archive: not checked."""
-    return {
-        ":".join(name.split("/")[1:]): Source(archive.path, member.offset, member.size)
-        for name, member in archive.members.items()
-        if name.startswith("blobs/")
-    }
 
 
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
@@ -4155,7 +4058,8 @@ def find_image(registry, platforms, name, reporter, has_archives=False, referrer
         if manifest.config:
             documents[manifest.config.digest] = registry.blob(manifest.config)
     top = manifests[0]
-    image = assemble_image(full, top.descriptor, documents, source, (), registry)
+    load = {each.digest: each for each in manifests}.get
+    image = assemble_image(full, top.descriptor, documents, load, source, (), registry)
     if not image.configs:
         kind = printable(top.config.media_type if top.config else "an index", 90)
         reporter.note(
@@ -4355,7 +4259,7 @@ def read_bases(paths, reporter):
     archives = []
     for path in paths:
         try:
-            archives.append(read_archive(path, True, False, reporter))
+            archives.append(read_archive(path, False, reporter))
         except Damaged as error:
             hint = "--base-image REF takes the layers of an image instead"
             raise Damaged(f"{error}; {hint}") from None
@@ -4432,8 +4336,9 @@ def pull(
     documents = {}  # {digest: bytes}: no document is fetched twice
     sources = {}  # {digest: Source} of local blobs
     for archive in reused + bases:
-        documents.update(archive.documents)
-        sources.update(sources_in(archive))
+        sources.update(archive.sources)
+        for image in archive.images:
+            documents.update(image.documents)
 
     def find(request, **options):
         own = settings._replace(scheme=request.scheme or settings.scheme)
@@ -4666,9 +4571,6 @@ class Terminal(Reporter):
 
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
 
-SCHEMA = 1  # of the documents that --json prints; grows when a key changes its meaning
-REFERRER_KEYS = "digest subject kind artifact_type size".split()
-
 
 def image_document(image):
     """Return an Image as --json prints it; .github/SCRIPTS.md explains each key."""
@@ -4695,14 +4597,18 @@ def image_document(image):
             for layer in image.layers
         ],
         "referrers": [
-            {key: getattr(referrer, key) for key in REFERRER_KEYS} for referrer in image.referrers
+            {key: getattr(each, key) for key in "digest subject kind artifact_type size".split()}
+            for each in image.referrers
         ],
     }
 
 
 def print_json(document):
-    """Print a document as JSON on standard output, with the version of its schema."""
-    print(json.dumps(dict(document, schema=SCHEMA), indent=2))
+    """Print a document as JSON on standard output.
+
+    The version of its schema grows when a key changes its meaning.
+    """
+    print(json.dumps(dict(document, schema=1), indent=2))
 
 
 def say(text, out=None):
@@ -4728,29 +4634,15 @@ def run_archives(options, reporter):
 
     An archive that cannot be read does not keep the others from being examined.
     """
-    bases = [read_archive(each, True, True, reporter) for each in options.base if options.verify]
+    bases = [read_archive(each, True, reporter) for each in options.base if options.verify]
     status, documents = 0, []
     for path in options.archives:
         document = {"archive": path, "images": []}
         try:
+            archive = read_archive(path, options.verify or None, reporter, bases)
             if options.verify:
-                archive = check_archive(path, bases, reporter)
-                document["checked"] = archive.size
-                document["needed"] = 0 if bases else len(archive.omitted)
-                paths = {
-                    layer.path
-                    for image in archive.images
-                    if image.image_id
-                    for layer in image.layers
-                }
-                # Layers that this Python cannot unpack.
-                document["unchecked"] = sum(
-                    not (member.diff_id or member.fault)
-                    for name, member in archive.members.items()
-                    if name in paths
-                )
-            else:
-                archive = read_archive(path, reporter=reporter)
+                needed = 0 if bases else len(archive.omitted)
+                document.update(checked=archive.size, needed=needed, unchecked=archive.unchecked)
             document["images"] = list(map(image_document, archive.images))
             faults = archive.faults
             if not options.json:
@@ -4770,7 +4662,7 @@ def show_archive(archive, options, document):
     """Print the findings about an Archive for people, or NAME@DIGEST lines with --quiet."""
     shown = archive_name(archive.path)
     for fault in archive.faults:
-        say(f"{shown}: bad: {printable(fault.text, 400)}")
+        say(f"{shown}: bad: {fault.text}")
     if archive.faults:
         return
     if options.verify and not options.quiet:
@@ -4783,15 +4675,11 @@ def show_archive(archive, options, document):
                 "--insecure-ignore-tlog --local-image DIR)"
             )
         if document["needed"]:
-            facts += (
-                f" (it needs {plural(document['needed'], 'layer')} already on the target: "
-                "verify it together with --base)"
-            )
+            needed = plural(document["needed"], "layer")
+            facts += f" (it needs {needed} already on the target: verify it together with --base)"
         if document["unchecked"]:
-            facts += (
-                f" ({plural(document['unchecked'], 'layer')} not unpacked, "
-                "only the digests checked)"
-            )
+            unchecked = plural(document["unchecked"], "layer")
+            facts += f" ({unchecked} not unpacked, only the digests checked)"
         say(f"{shown}: good: {facts}")
     for image in archive.images:
         if options.quiet:
@@ -4807,7 +4695,8 @@ def show_identity(image, indent):
     """Print the digests that show both sides of a gap that they have the same Image."""
     if image.source:
         # An annotation alone proves nothing.
-        proof = "what the tag named" if image.index else "the archive claims; it is not in it"
+        is_there = image.source in image.documents
+        proof = "what the tag named" if is_there else "the archive claims; it is not in it"
         say(f"{indent}index     {image.source} ({proof})")
     kind = "index" if image.manifests[0].is_index else "manifest"
     say(f"{indent}{kind:<9} {image.digest}")
@@ -4825,7 +4714,7 @@ def show_image(image, path):
     for manifest in image.manifests:
         config = image.configs.get(manifest.digest)
         # Neither indexes nor the attestations in them, but artifacts.
-        if config or image.digest == manifest.digest and not manifest.is_index:
+        if config or len(image.manifests) == 1:
             if manifest.digest != image.digest:
                 say(f"  manifest  {manifest.digest}")
             say(f"  platform  {printable(config.platform) if config else 'none'}")
@@ -4835,9 +4724,9 @@ def show_image(image, path):
                 mark = "  left out" * (layer.digest in image.omitted)
                 say(f"    {layer.digest}  {human(layer.size):>9}{mark}")
     for each in image.referrers:
-        artifact_type = printable(each.artifact_type, 90) or "no type"
-        about = f" of {each.subject[:19]}" if each.subject != image.digest else ""
-        say(f"  referrer  {each.digest}  {each.kind}{about}, {human(each.size)}, {artifact_type}")
+        about = f" of {each.subject[:19]}" * (each.subject != image.digest)
+        kind = printable(each.artifact_type, 90) or "no type"
+        say(f"  referrer  {each.digest}  {each.kind}{about}, {human(each.size)}, {kind}")
 
 
 # ---- Command line: options, what each of them does, and how a failure is reported ----------------

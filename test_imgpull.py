@@ -207,9 +207,9 @@ def make_artifact():
 
 # An archive that was there before: imgpull wrote it, so it may be replaced, and nothing in it is of use.
 NOTHING = make_image()
-OLD = imgpull.plan_archive([imgpull.assemble_image(
-    "docker.io/library/old:1", imgpull.parse_manifest(NOTHING.manifest, NOTHING.digest, "old").descriptor,
-    dict(NOTHING.blobs, **{NOTHING.digest: NOTHING.manifest}))]).literals[0][1]
+NONE = imgpull.parse_manifest(NOTHING.manifest, NOTHING.digest, "old")
+OLD = imgpull.plan_archive([imgpull.assemble_image("docker.io/library/old:1", NONE.descriptor, dict(
+    NOTHING.blobs, **{NOTHING.digest: NOTHING.manifest}), lambda descriptor: NONE)]).literals[0][1]
 BIG = noise("big", 200000)                                  # a layer that arrives in several pieces
 IMAGE = make_image(BIG, b"a small layer")
 ARM = make_image(BIG, b"for arm64", architecture="arm64")   # shares its first layer with IMAGE
@@ -1020,8 +1020,9 @@ def assembled(*images, **options):
     """The Image of images that one reference names."""
     documents = {digest: blob for image in images for digest, blob in image.blobs.items() if blob[:1] == b"{"}
     documents.update((image.digest, image.manifest) for image in images)
-    top = imgpull.parse_manifest(images[0].manifest, images[0].digest, "it").descriptor
-    return imgpull.assemble_image(options.get("name", "q.io/app:v1"), top, documents)
+    parsed = {image.digest: imgpull.parse_manifest(image.manifest, image.digest, "it") for image in images}
+    return imgpull.assemble_image(options.get("name", "q.io/app:v1"), parsed[images[0].digest].descriptor, documents,
+                                  parsed.get)
 
 
 class TestPureFunctions(unittest.TestCase):
@@ -1097,13 +1098,13 @@ class TestPureFunctions(unittest.TestCase):
                 ("an image", IMAGE, [IMAGE]), ("an index", inner, [inner, IMAGE, ARM]), ("wide", wide(999), 1),
                 ("a shared child", shared, [shared, inner, ARM, IMAGE]), ("deep", deep_index(20), 22),
                 ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000")]):
-            def load(descriptor, held=below(top)):
-                body = held[descriptor.digest].manifest
-                return imgpull.parse_manifest(body, descriptor.digest, "it") if body[:1] == b"{" else None
+            def load(digest, held=below(top)):
+                body = held[digest].manifest
+                return imgpull.parse_manifest(body, digest, "it") if body[:1] == b"{" else None
 
             with self.subTest(name):
                 try:
-                    manifest = load(imgpull.Descriptor("", top.digest, 1, None, {}))
+                    manifest = load(top.digest)
                     found = [each.digest for each, _ in imgpull.walk(manifest.descriptor, manifest, load, "it")]
                 except imgpull.Damaged as error:
                     self.assertRegex(str(error), str(expected))
@@ -1159,72 +1160,46 @@ class TestArchive(Case):
         self.assertEqual((entry["mediaType"], entry["digest"], entry["size"]),
                          (image.media_type, image.digest, len(image.manifest)))
         docker, = json.loads(held["manifest.json"].decode())
-        self.assertEqual(docker["RepoTags"], [name] if name else None)
+        self.assertEqual((docker["Config"], docker["Layers"], docker["RepoTags"]), (
+            blob_path(sha256(image.config)), [blob_path(digest) for digest in image.layers], [name] if name else None))
+        self.assertEqual(entry["annotations"].get("org.opencontainers.image.ref.name"), name and name[-2:])
         if name:
             self.assertEqual(entry["annotations"]["io.containerd.image.name"], name)
-        self.assertEqual(docker["Config"], blob_path(sha256(image.config)))
-        self.assertEqual(docker["Layers"], [blob_path(digest) for digest in image.layers])
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            for info in tar:
-                self.assertEqual((info.type, info.mtime, info.uid, info.gid, info.mode, info.uname, info.gname),
-                                 (tarfile.REGTYPE, 0, 0, 0, 0o644, "", ""))
-        self.assertEqual(data[257:265], b"ustar  \0")                        # GNU format
-        self.assertEqual((len(data) % 512, data[-1024:]), (0, bytes(1024)))
 
     def test_layout(self):
-        for name, image in [("OCI", IMAGE), ("Docker", make_image(BIG, b"x", style=DOCKER)), ("no layer", make_image()),
-                            ("a layer thrice", make_image(BIG, b"x", BIG, BIG))]:
-            with self.subTest(name):
+        """Forms of images, and what the archive calls them: the options, the reference."""
+        for image, options, name, called in selected([
+                (IMAGE, (), "app:v1", "{}/app:v1"), (make_image(BIG, b"x", style=DOCKER), (), "app:v1", "{}/app:v1"),
+                (make_image(), (), "app:v1", "{}/app:v1"), (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"),
+                (IMAGE, (), "app@" + IMAGE.digest, None), (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
+                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2"),
+                (IMAGE, ("--name", "quay.io/x/y:vz"), "app:v1", "quay.io/x/y:vz")]):
+            with self.subTest(name, options=options, layers=len(image.layers)):
                 server = self.serve(image)
-                data = self.pull(server)
-                self.check_archive(data, image, "%s/app:v1" % server.host)
-                entry, = json.loads(members(data)["index.json"].decode())["manifests"]
-                self.assertEqual(entry["annotations"]["org.opencontainers.image.ref.name"], "v1")
+                self.check_archive(self.pull(server, *options, name=name), image, called and called.format(server.host))
+                self.assertIn(image.digest, self.said.out.decode())
                 self.assertEqual(server.sent("layer"), sum(len(image.blobs[layer]) for layer in set(image.layers)))
                 self.assertEqual(self.left(), [])
 
     def test_index(self):
-        """Of an index, the manifest of one platform is taken; five requests, no more."""
-        for style in (OCI, DOCKER):
-            index = make_index((ATTESTATION, "unknown/unknown"), (ARM, "linux/arm64"), (IMAGE, "linux/amd64"),
-                               style=style)
+        """Of an index, also below another, the manifest of one platform is taken; five requests, no more."""
+        children = (ATTESTATION, "unknown/unknown"), (ARM, "linux/arm64"), (IMAGE, "linux/amd64")
+        for index in [make_index(*children, style=style) for style in (OCI, DOCKER)] + [
+                make_index((make_index(*children), "linux/amd64"))]:
             server = self.serve(index)
             self.check_archive(self.pull(server), IMAGE, "%s/app:v1" % server.host)
-            self.assertEqual(sorted(server.kinds()), ["config", "layer", "layer", "manifest", "tag"])
-            self.assertEqual({request.method for request in server.requests}, {"GET"})
+            more = ["manifest"] * (len(index.children) == 1)
+            self.assertEqual(sorted(server.kinds()), ["config", "layer", "layer", "manifest"] + more + ["tag"])
             for request in server.requests:
-                self.assertIsNone(request.range)
+                self.assertEqual((request.method, request.range), ("GET", None))
                 self.assertIn(request.headers.get("Accept-Encoding", "identity"), ("identity",))
                 self.assertIn("imgpull", request.headers["User-Agent"])
-            for style in (OCI, DOCKER):
-                self.assertIn(style.index, server.requests[0].headers["Accept"])
-                self.assertIn(style.manifest, server.requests[0].headers["Accept"])
-
-    def test_nested_index(self):
-        """An index below an index: chosen by the platform that is said of it; all of them."""
-        inner = make_index((ARM, "linux/arm64"), (IMAGE, "linux/amd64"))
-        server = self.serve(make_index((inner, "linux/amd64")))
-        self.check_archive(self.pull(server), IMAGE, "%s/app:v1" % server.host)
-        held = members(self.pull(server, "--platform", "all"))
-        self.assertLess({blob_path(digest) for digest in (inner.digest, IMAGE.digest, ARM.digest)}, set(held))
-
-    def test_names(self):
-        """What the archive calls the image: the options, the reference, RepoTags."""
-        for options, name, named in [((), "app:v1", "{host}/app:v1"),
-                                     ((), "app@" + IMAGE.digest, None),
-                                     ((), "app:v1@" + IMAGE.digest, "{host}/app:v1"),
-                                     (("--name", "mine:2"), "app@" + IMAGE.digest, "docker.io/library/mine:2"),
-                                     (("--name", "quay.io/x/y:z"), "app:v1", "quay.io/x/y:z")]:
-            with self.subTest(name, options=options):
-                server = self.serve()
-                data = self.pull(server, *options, name=name)
-                self.check_archive(data, IMAGE, named and named.format(host=server.host))
-                self.assertIn(IMAGE.digest, self.said.out.decode())
+            for kind in OCI[:2] + DOCKER[:2]:
+                self.assertIn(kind, server.requests[0].headers["Accept"])
 
     def test_same_bytes(self):
         """The same manifest gives the same bytes, however it is pulled."""
-        server = self.serve(INDEX)
-        options = ("--name", "x:1")
+        server, options = self.serve(INDEX), ("--name", "x:1")
         first = self.pull(server, *options)
         for more in [(), ("--jobs", "1"), ("-j9",), ("--quiet",)]:
             self.assertEqual(self.pull(server, *(options + more)), first)
@@ -1241,32 +1216,6 @@ class TestArchive(Case):
         server.manifests["app", name] = IMAGE
         self.assertEqual(members(self.pull(server, name="app@" + name))[blob_path(name)], IMAGE.manifest)
 
-    def test_several(self):
-        """Several images in one archive: what they share is fetched and stored once."""
-        server = self.serve()
-        names = [server.add("app", "v1", IMAGE), server.add("team/other", "v2", ARM), server.add("app", "again", IMAGE)]
-        run, blobs = self.run_main("--scheme", "http", *(names + [self.tar])), dict(IMAGE.blobs, **ARM.blobs)
-        self.assertEqual(run.code, 0, run.err)
-        held = members(read(self.tar))
-        self.assertEqual(sorted(held)[:-3], sorted(map(blob_path, set(blobs) | {IMAGE.digest, ARM.digest})))
-        notes = [entry["annotations"] for entry in json.loads(held["index.json"].decode())["manifests"]]
-        self.assertEqual([note["io.containerd.image.name"] for note in notes], names)
-        self.assertEqual([note["org.opencontainers.image.ref.name"] for note in notes], names)
-        docker = json.loads(held["manifest.json"].decode())
-        self.assertEqual(sorted(name for entry in docker for name in entry["RepoTags"]), sorted(names))
-        self.assertEqual(server.sent("layer"), sum(len(blobs[digest]) for digest in set(IMAGE.layers + ARM.layers)))
-        for name in names:
-            self.assertIn(name, run.out.decode())
-
-    def test_all_platforms(self):
-        server = self.serve(INDEX)
-        held = members(self.pull(server, "--platform", "all"))
-        kept = {INDEX.digest} | {child.digest for child in INDEX.children} | set(INDEX.blobs)
-        self.assertEqual(set(held), {"oci-layout", "index.json", "manifest.json"} | set(map(blob_path, kept)))
-        entry, = json.loads(held["index.json"].decode())["manifests"]
-        docker, = json.loads(held["manifest.json"].decode())    # linux/amd64, whatever this host is
-        self.assertEqual((entry["digest"], docker["Config"]), (INDEX.digest, blob_path(sha256(IMAGE.config))))
-
     def test_shared_indexes(self):
         """Indexes that several others share are fetched once, not once for every way to them."""
         def eight(*children):
@@ -1279,28 +1228,8 @@ class TestArchive(Case):
 
     def test_artifact(self):
         """What is no image is kept as an OCI layout, and that is said."""
-        chart = make_artifact()
-        held = members(self.pull(self.serve(chart)))
-        self.assertNotIn("manifest.json", held)
-        self.assertEqual({name for name in held if name.startswith("blobs/")},
-                         {blob_path(digest) for digest in [chart.digest] + list(chart.blobs)})
-        self.assertRegex(self.said.err, "(?i)artifact|not an image")
-
-    def test_ranges(self):
-        """Idle workers take parts of a large layer; the bytes are the same, none comes twice."""
-        big = make_image(noise("ranges", 2000000))
-        first = ("layer", slow(20, 0.01), 1)
-        for name, faults in [("as asked", [("layer", slow(20, 0.01), ALWAYS)]),
-                             ("no ranges here", [first, ("layer", whole, ALWAYS)]),
-                             ("another range", [first, ("layer", other_range, ALWAYS)])]:
-            with self.subTest(name), mock.patch.object(imgpull, "PIECE", 65536), \
-                    mock.patch.object(imgpull, "LEAST_RUN", 1):
-                server = self.serve(big, faults=faults)
-                self.assertEqual(members(self.pull(server))[blob_path(big.layers[0])], big.blobs[big.layers[0]])
-                ranges = [request.range for request in server.requests if request.kind == "layer"]
-                self.assertGreater(len(ranges), 1, "nothing was split")
-                if name == "as asked":
-                    self.assertLess(server.sent("layer"), 1.5 * sizes(big))
+        self.assertNotIn("manifest.json", members(self.pull(self.serve(make_artifact()))))
+        self.assertRegex(self.said.err, "not a container image but an artifact")
 
     def test_library(self):
         """As the README shows it: pull() with a name or several, and its result."""
@@ -3829,6 +3758,7 @@ GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", bytes(8)     # magic and version
 APP, OTHER, NOBODY = "docker.io/library/app:v1", "docker.io/library/evil:v2", "sha256:" + "0" * 64
 NAME, REF_NAME, KIND = "io.containerd.image.name", "org.opencontainers.image.ref.name", "dev.cosignproject.cosign/image"
 CHART = "application/vnd.cncf.helm."
+ATTESTS = {"vnd.docker.reference.type": "attestation-manifest"}
 
 
 def tar_header(name, size=0, kind=b"0", link="", magic=GNU, tail=b"", number=b"%011o\0"):
@@ -3844,11 +3774,6 @@ def entry(name, data=b"", **fields):
     return tar_header(name, len(data), **fields) + data + bytes(-len(data) % 512)
 
 
-def link(name, target, kind=b"1"):
-    """A hard link; kind b"2" for a symbolic one."""
-    return entry(name, kind=kind, link=target)
-
-
 def pax(records, kind=b"x"):
     """An extended header of {key: value}; kind b"g" for a global one."""
     lines = [" %s=%s\n" % pair for pair in records.items()]
@@ -3857,9 +3782,9 @@ def pax(records, kind=b"x"):
     return entry("pax", data.encode(), kind=kind, magic=USTAR)
 
 
-def long_name(name, kind=b"L"):
-    """GNU's header before a member with a long name; kind b"K" for a long link."""
-    return entry("././@LongLink", name.encode() + b"\0", kind=kind)
+def long_name(name):
+    """GNU's header before a member with a long name."""
+    return entry("././@LongLink", name.encode() + b"\0", kind=b"L")
 
 
 def compact(value):
@@ -3877,15 +3802,15 @@ def remade(image, **changes):
 def plain_image(*files, style=OCI, architecture="amd64", like="sha256"):
     """An image whose layers are not compressed: the same bytes with every zlib."""
     tars = [entry("file", data) + bytes(1024) for data in files]
-    layers = {"%s:%s" % (like, hashlib.new(like, tar).hexdigest()): tar for tar in tars}
     digests = ["%s:%s" % (like, hashlib.new(like, tar).hexdigest()) for tar in tars]
     config = to_json({"architecture": architecture, "os": "linux", "rootfs": {
         "type": "layers", "diff_ids": [sha256(tar) for tar in tars]}})
     kind = style.layer.replace("+gzip", "").replace(".gzip", "")
     manifest = to_json({"schemaVersion": 2, "mediaType": style.manifest, "config": descriptor(config, style.config),
-                        "layers": [descriptor(layers[each], kind, digest=each) for each in digests]})
-    return Image(manifest, style.manifest, sha256(manifest), dict(layers, **{sha256(config): config}), digests, tars,
-                 config, ())
+                        "layers": [descriptor(*pair, digest=each) for each, *pair in zip(
+                            digests, tars, [kind] * len(tars))]})
+    return Image(manifest, style.manifest, sha256(manifest), dict(zip(digests, tars), **{sha256(config): config}),
+                 digests, tars, config, ())
 
 
 def with_layer(layer, tar, kind=OCI.layer):
@@ -3948,128 +3873,25 @@ SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
 SAFE_NAMED, EVIL_NAMED, SAFE_OFFER, EVIL_OFFER = named(SAFE, APP), named(EVIL, OTHER), offered(SAFE, APP), offered(
     EVIL, APP)
-SAFE_JSON, EVIL_JSON, EVIL_MANIFEST = compact([SAFE_OFFER]), compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
+EVIL_JSON, EVIL_MANIFEST = compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
 EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
-EVIL_BLOBS = {name: data for name, data in members(archive_of(EVIL)).items() if name.startswith("blobs")}
-# evil: a loader takes EVIL; else one of them takes nothing. listed: --list-tar, which reads no layers, cannot know.
-Hostile = namedtuple("Hostile", "name evil archive listed")
-Hostile.__new__.__defaults__ = (False,)
-# EVIL's documents behind SAFE's archive, under names that Python takes for others: docker takes the last of a name.
-DISGUISES = [
-    ("global header with a path", lambda n, d: pax({"path": "hidden"}, b"g") + entry(n, d)),
-    ("GNU.sparse.name alone", lambda n, d: pax({"GNU.sparse.name": "hidden"}) + entry(n, d)),
-    ("sparse file, as pax has it", lambda n, d: pax({
-        "GNU.sparse.map": "0,%d" % len(d), "GNU.sparse.numblocks": "1", "GNU.sparse.size": str(len(d)),
-        "GNU.sparse.name": n}) + entry("x", d)),
-    ("GNU header with atime", lambda n, d: entry(n, d, tail=b"14000000000\0")),
-    ("prefix without magic", lambda n, d: entry(n, d, magic=V7, tail=b"hidden")),
-    ("star's shorter prefix", lambda n, d: entry(n, d, magic=USTAR, tail=(      # 131 bytes, two times; Python reads 155
-        b"./" * 65 + b"." + b"14000000000 " * 2 + bytes(8) + b"tar\0"))),
-    ("pax path before a GNU long name", lambda n, d: pax({"path": "hidden"}) + long_name(n) + entry("x", d)),
-    ("two pax headers", lambda n, d: pax({"path": "hidden"}) + pax({"path": n}) + entry("x", d)),
-    ("two GNU long names", lambda n, d: long_name("hidden") + long_name(n) + entry("x", d)),
-    ("pax before a global one", lambda n, d: pax({"path": "hidden"}) + pax({"comment": "x"}, b"g") + entry(n, d)),
-    ("empty pax path", lambda n, d: pax({"path": ""}) + entry(n, d)),
-    ("directory by its header", lambda n, d: pax({"path": n}) + entry("x/", d, kind=b"\0")),
-    ("absolute names", lambda n, d: entry("/" + n, d)), ("the same name twice, the evil one last", entry)]
-# EVIL's documents before SAFE's: skopeo and podman take the first of a name.
-DISGUISES_FIRST = [
-    ("GNU long name before a pax path", lambda n, d: long_name(n) + pax({"path": "hidden"}) + entry("x", d)),
-    ("the same name twice", entry), ("the same name twice, once with ./", lambda n, d: entry("./" + n, d)),
-    ("a member of an unknown type", lambda n, d: entry(n, d, kind=b"Z"))]
-# manifest.json as a link, that some follow to EVIL's, and some to SAFE's. docker loads its oldest format where there is
-# no manifest.json; it takes every directory for a layer.
-MANIFEST = "manifest.json"
-LINKS = [
-    ("hard link to what is replaced", True, entry("a", EVIL_JSON) + link(MANIFEST, "a") + entry("a", SAFE_JSON)),
-    ("symlink to what is replaced", True, entry("a", EVIL_JSON) + link(MANIFEST, "a", b"2") + entry("a", SAFE_JSON)),
-    ("hard link to something later", False, link(MANIFEST, "a") + entry("a", SAFE_JSON)),
-    ("pax linkpath before a GNU long link", True, entry("a", EVIL_JSON) + entry("b", SAFE_JSON)
-     + pax({"linkpath": "b"}) + long_name("a", b"K") + link(MANIFEST, "x")),
-    ("a directory that becomes a symlink", True, entry("d/" + MANIFEST, SAFE_JSON) + entry("e/" + MANIFEST, EVIL_JSON)
-     + link("d", "e", b"2") + link(MANIFEST, "d/" + MANIFEST, b"2")),
-    ("a link through a symlink", True, entry("y/" + MANIFEST, SAFE_JSON) + entry("e/" + MANIFEST, EVIL_JSON)
-     + entry("e/f/x") + link("y/z", "../e/f", b"2") + link(MANIFEST, "y/z/../" + MANIFEST, b"2")),
-    ("docker's oldest format", True, entry("blobs/VERSION", b"1.0") + entry("blobs/layer.tar", EVIL.tars[0]) + entry(
-        "blobs/json", to_json({"os": "linux", "architecture": "amd64", "created": "2024-01-01T00:00:00Z"}))
-     + entry("repositories", to_json({"evil": {"v1": "blobs"}})))]
-# SAFE's archive with one more member. A sparse file: one piece from 0 on, of 512 bytes, and the size of the whole.
-SPARSE = bytes(41) + b"%011o\0%011o\0" % (0, 512) + bytes(73) + b"%011o\0" % 512
-EXTRAS = [
-    ("a name with ..", False, entry("../x")), ("a name with .. inside", True, entry("a/../" + MANIFEST, EVIL_JSON)),
-    ("a name longer than file systems take", False, long_name("b" * 256) + entry("x")),
-    ("a contiguous file", False, entry("x", kind=b"7")), ("a size with a sign", False, entry("x", number=b"+%010o\0")),
-    ("a sparse file", False, entry("x", bytes(512), kind=b"S", tail=SPARSE)),
-    ("a pax record of a wrong length", False, entry("pax", b"12 path=xyz", kind=b"x", magic=USTAR) + entry("x")),
-    ("NUL in a pax key", False, pax({"SCHILY.xattr.user.\0x": "y"}) + entry("x"))]
-ATTESTS = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": SAFE.digest}
+EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
 INDEX_JSON = {"schemaVersion": 2, "mediaType": OCI.index, "manifests": [SAFE_NAMED]}
-TWO_KINDS = remade(SAFE, manifests=[descriptor(EVIL.manifest, OCI.manifest)])
-# SAFE's archive with other documents. Go's JSON folds the case of keys, and the last one wins.
-CHANGES = [
-    ("keys that differ in case: manifest.json", True, dict(manifest=[dict(SAFE_OFFER, **{
-        key.lower(): value for key, value in EVIL_OFFER.items()})])),
-    ("keys that differ in case: index.json", True, dict(index=dict(INDEX_JSON, Manifests=[EVIL_NAMED]))),
-    ("keys that differ in a long s", True, dict(index=dict(INDEX_JSON, **{"manifest\u017f": [EVIL_NAMED]}))),
-    ("a number for a text", False, dict(index=[named(SAFE, APP, x=5)])),
-    ("NaN", False, dict(manifest=[dict(SAFE_OFFER, x=float("nan"))])),
-    ("an attestation with a name", True, dict(index=[SAFE_NAMED, named(EVIL, OTHER, **ATTESTS)])),
-    ("a platform unknown with a name", True, dict(index=[SAFE_NAMED, dict(
-        EVIL_NAMED, platform={"os": "unknown", "architecture": "unknown"})])),
-    ("an attestation that manifest.json offers", True, dict(manifest=[SAFE_OFFER, offered(EVIL, OTHER)], index=[
-        SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest, annotations=ATTESTS)])),
-    ("manifest.json offers another image", True, dict(manifest=EVIL_JSON)),
-    ("layers in another order", False, dict(manifest=[dict(SAFE_OFFER, Layers=SAFE_OFFER["Layers"][::-1])])),
-    ("another image's layers", False, dict(manifest=[dict(EVIL_OFFER, Config=SAFE_OFFER["Config"])])),
-    ("no layers", False, dict(manifest=[dict(SAFE_OFFER, Layers=[])])),
-    ("no images in manifest.json", False, dict(manifest=b"[]")),
-    ("oci-layout of another version", False, dict(layout=b'{"imageLayoutVersion":"2.0.0"}')),
-    ("no oci-layout, no manifest.json", False, dict(layout=None, manifest=None)),
-    ("a manifest called an index", False, dict(index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
-    ("a manifest called a layer", False, dict(index=[dict(SAFE_NAMED, mediaType=OCI.layer)]))]
-HOSTILE = [Hostile(name, True, archive_of(SAFE, held=EVIL_BLOBS, end=b"".join(
-    write(*pair) for pair in EVIL_LISTS) + bytes(1024))) for name, write in DISGUISES]
-HOSTILE += [Hostile(name, True, archive_of(SAFE, held=EVIL_BLOBS, first=b"".join(
-    write(*pair) for pair in EVIL_LISTS))) for name, write in DISGUISES_FIRST]
-HOSTILE += [Hostile(name, evil, archive_of(SAFE, manifest=None, held=EVIL_BLOBS, first=first))
-            for name, evil, first in LINKS]
-HOSTILE += [Hostile(name, evil, archive_of(SAFE, held=EVIL_BLOBS if evil else {}, first=first))
-            for name, evil, first in EXTRAS]
-HOSTILE += [Hostile(name, evil, archive_of(SAFE, held=EVIL_BLOBS if evil or "another" in name else {}, **changes))
-            for name, evil, changes in CHANGES]
-HOSTILE += [Hostile(*row) for row in [      # archives that no runtime loads, or not every one; and the rest
-    ("a member below a symlink", True, archive_of(
-        SAFE, held=EVIL_BLOBS, end=link("d", ".", b"2") + entry("d/" + MANIFEST, EVIL_JSON) + bytes(1024))),
-    ("keys that differ in case: a manifest", True, archive_of(remade(
-        SAFE, Config=EVIL_MANIFEST["config"], Layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs))),
-    ("a manifest that is an index too", False, archive_of(TWO_KINDS, manifest=None, held=EVIL_BLOBS, index=[
-        dict(named(TWO_KINDS, APP), mediaType=OCI.index)])),
-    ("cut in its last block", False, PLAIN[:-1]), ("cut in the last block but one", False, PLAIN[:-700]),
-    ("a bit in the last block", False, flipped_at(PLAIN, -100)),
-    ("a bit in the last block but one", False, flipped_at(PLAIN, -700)),
-    ("a damaged header", False, flipped_at(PLAIN, PLAIN.index(b"manifest.json") + 3)),
-    ("a member after a lone block of zeros", False, archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
-    ("gzip a few bytes short", False, archive_of(with_layer(gzipped(TAR)[:-5], TAR)), True),
-    ("gzip and zeros", False, archive_of(with_layer(gzipped(TAR) + bytes(512), TAR)), True),
-    ("gzip layers called plain", False, archive_of(with_layer(gzipped(TAR), TAR, OCI.layer[:-5])), True),
-    ("layers called charts", False, archive_of(with_layer(TAR, TAR, CHART + "chart.content.v1.tar+gzip"))),
-    ("a config called a chart's", False, archive_of(remade(SAFE, config=descriptor(
-        SAFE.config, CHART + "config.v1+json"), layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs)))]]
-
-
-# Archives in the very form that imgpull writes, but for one lie.
 FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
-PAIR = make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"))
 LAYERLESS, UPPER = remade(SAFE, layers=[]), remade(SAFE, Layers=EVIL_MANIFEST["layers"], layers=[], blobs=EVIL.blobs)
 ROOTFS = SAFE.config.replace(b"rootfs", b"Rootfs")
+TWO_KINDS = remade(SAFE, manifests=[descriptor(EVIL.manifest, OCI.manifest)])
 
 
-def index_archive(change=lambda index: None, manifest=(SAFE_OFFER,), without=(), **notes):
-    """PAIR's archive; change: of its index; notes: more annotations; without: digests of blobs that are not there."""
-    index = make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"), change=change)
-    held = dict(PAIR.blobs, **{image.digest: image.manifest for image in (FOR_ARM, SAFE)})
-    return archive_of(index._replace(blobs=held), index=[named(index, APP, **notes)], without=without,
-                      manifest=manifest and list(manifest))
+def disguised(write, *, before=False):
+    """SAFE's archive, and EVIL's lists behind (or before) it as write(name, data) writes them."""
+    lists = b"".join(write(*pair) for pair in EVIL_LISTS)
+    return archive_of(SAFE, held=EVIL_BLOBS, **{"first": lists} if before else {"end": lists + bytes(1024)})
+
+
+def beside_evil(**changes):
+    """SAFE's archive with other documents, and with EVIL's blobs."""
+    return archive_of(SAFE, held=EVIL_BLOBS, **changes)
 
 
 def only(**notes):
@@ -4077,43 +3899,85 @@ def only(**notes):
     return archive_of(SAFE, index=[named(SAFE, APP, **notes)])
 
 
-LIARS = [
-    ("half a character in manifest.json", archive_of(SAFE, manifest=[dict(SAFE_OFFER, Config="\udcff.json")]))] + [
-    (why, archive_of(SAFE, names=[name])) for why, name in [
-        ("half a character in a name", "q.io/app:\udcff"), ("no name", ""), ("an upper-case name", "q.io/A:v1"),
-        ("no reference", "q.io/a b:v1"), ("an escape", "q.io/a\x1b[2J:v1"), ("docker expands it", "app:v1")]] + [
-    ("a name without tag", archive_of(SAFE, names=["q.io/a"], index=[named(SAFE, "q.io/a", **{REF_NAME: "latest"})])),
+def index_archive(change=lambda index: None, manifest=(SAFE_OFFER,), without=(), **notes):
+    """The archive of an index; change: of it; notes: more annotations; without: digests of blobs that are not there."""
+    index = make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"), change=change)
+    held = dict(index.blobs, **{image.digest: image.manifest for image in (FOR_ARM, SAFE)})
+    return archive_of(index._replace(blobs=held), index=[named(index, APP, **notes)], without=without,
+                      manifest=manifest and list(manifest))
+
+
+# evil: a loader takes EVIL.
+Hostile = namedtuple("Hostile", "name evil archive")
+HOSTILE = [Hostile(name, True, archive) for name, archive in [
+    # A header that imgpull does not write. docker takes the last of a name, podman the first.
+    ("global header with a path", disguised(lambda n, d: pax({"path": "hidden"}, b"g") + entry(n, d))),
+    ("prefix without magic", disguised(lambda n, d: entry(n, d, magic=V7, tail=b"hidden"))),
+    ("GNU long name before a pax path", disguised(
+        lambda n, d: long_name(n) + pax({"path": "hidden"}) + entry("x", d), before=True)),
+    ("the same name twice, the evil one last", disguised(entry)),
+    ("the same name twice, the evil one first", disguised(entry, before=True)),
+    ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
+        "manifest.json", kind=b"2", link="a") + entry("a", compact([SAFE_OFFER])))),
+    # docker loads its oldest format where there is no manifest.json; it takes every directory for a layer.
+    ("docker's oldest format", beside_evil(manifest=None, first=entry("blobs/VERSION", b"1.0") + entry(
+        "blobs/layer.tar", EVIL.tars[0]) + entry("blobs/json", to_json({
+            "os": "linux", "architecture": "amd64", "created": "2024-01-01T00:00:00Z"}))
+        + entry("repositories", to_json({"evil": {"v1": "blobs"}})))),
+    # Go's JSON folds the case of keys, and the last one wins.
+    ("keys that differ in case: manifest.json", beside_evil(manifest=[dict(SAFE_OFFER, **{
+        key.lower(): value for key, value in EVIL_OFFER.items()})])),
+    ("keys that differ in case: index.json", beside_evil(index=dict(INDEX_JSON, Manifests=[EVIL_NAMED]))),
+    ("keys that differ in a long s", beside_evil(index=dict(INDEX_JSON, **{"manifest\u017f": [EVIL_NAMED]}))),
+    ("keys that differ in case: a manifest", archive_of(remade(
+        SAFE, Config=EVIL_MANIFEST["config"], Layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs))),
+    ("an attestation with a name", beside_evil(index=[SAFE_NAMED, named(EVIL, OTHER, **ATTESTS)])),
+    ("an attestation that manifest.json offers", beside_evil(manifest=[SAFE_OFFER, offered(EVIL, OTHER)], index=[
+        SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest, annotations=ATTESTS)])),
+    ("manifest.json offers another image", beside_evil(manifest=EVIL_JSON))]]
+HOSTILE += [Hostile(name, False, archive) for name, archive in [
+    ("a size with a sign", archive_of(SAFE, first=entry("x", number=b"+%010o\0"))),
+    ("a member after a lone block of zeros", archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
+    ("a blob that nobody needs", beside_evil()), ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
+    ("the last member is not there", PLAIN[:PLAIN.rindex(b"blobs/sha256/")] + bytes(1024)),
+    ("a name twice, one behind the other", PLAIN.replace(*[each + entry("manifest.json", HELD["manifest.json"]) for each in (
+        b"", entry("manifest.json", compact([offered(SAFE, OTHER)])))])),
+    ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
+    # The lists
+    ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
+    ("oci-layout of another version", archive_of(SAFE, layout=b'{"imageLayoutVersion":"2.0.0"}')),
+    ("a key that occurs twice", archive_of(SAFE, index=HELD["index.json"].replace(b"{", b'{"manifests":[],', 1))),
+    ("no image", entry("oci-layout", HELD["oci-layout"]) + entry("index.json", compact(dict(
+        INDEX_JSON, manifests=[]))) + bytes(1024)),
+    ("another image without a name", beside_evil(index=[SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
+    # Names
     ("the digest of another image", archive_of(SAFE, manifest=[dict(SAFE_OFFER, RepoTags=None)], index=[
         descriptor(SAFE.manifest, OCI.manifest, annotations={NAME: "q.io/app@" + EVIL.digest})])),
+    ("a name without tag", archive_of(SAFE, names=["q.io/a"], index=[named(SAFE, "q.io/a", **{REF_NAME: "latest"})])),
+    ("one name for two images", archive_of(SAFE, EVIL, names=[APP, APP])),
+    ("another tag for skopeo", only(**{REF_NAME: "v2"}))] + [
+    (why, archive_of(SAFE, names=[name])) for why, name in [
+        ("half a character in a name", "q.io/app:\udcff"), ("no name", ""), ("an upper-case name", "q.io/A:v1"),
+        ("an escape in a name", "q.io/a\x1b[2J:v1"), ("docker expands it", "app:v1")]] + [
+    # Annotations, and images that are hidden behind them
+    ("a source with an escape", only(source="\x1b[2J")), ("omitted, and no layer", only(omitted=NOBODY)),
+    ("omitted, and there", only(omitted=SAFE.layers[0])),
     ("hidden: all of it is omitted", archive_of(SAFE, index=[SAFE_NAMED, named(EVIL, OTHER, omitted=EVIL.digest)])),
     ("hidden: the manifest alone is there", archive_of(SAFE, EVIL, manifest=[SAFE_OFFER], without=EVIL.blobs)),
-    ("hidden: config and layers are not there", archive_of(SAFE, EVIL, without=EVIL.blobs)),
-    ("hidden: the config is not there", archive_of(SAFE, EVIL, without=[sha256(EVIL.config)])),
     ("hidden: no config, layers omitted", archive_of(SAFE, EVIL, without=EVIL.blobs, index=[
         named(SAFE, APP, True), named(EVIL, OTHER, True, omitted=",".join(sorted(EVIL.layers)))])),
-    ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
     ("an index none of whose images is there", index_archive(
-        manifest=None, without=list(PAIR.blobs) + [SAFE.digest, FOR_ARM.digest],
+        manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs, SAFE.digest, FOR_ARM.digest],
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
-    ("an index whose images have no config", index_archive(manifest=None, without=PAIR.blobs)),
-    ("one name for two images", archive_of(SAFE, EVIL, names=[APP, APP])),
-    ("one name for two images, in two spellings", archive_of(SAFE, EVIL, names=[APP, "app:v1"])),
-    ("one image twice under a name", archive_of(SAFE, SAFE, names=[APP, APP], manifest=[SAFE_OFFER])),
-    ("names exchanged", archive_of(SAFE, EVIL, manifest=[offered(SAFE, OTHER), offered(EVIL, APP)])),
+    ("an index whose images have no config", index_archive(manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs])),
+    # Manifests and configs
     ("an image to one, an attestation to another", archive_of(*[
         make_index((EVIL, platform)) for platform in ("linux/amd64", "unknown/unknown")],
         held=EVIL_BLOBS, manifest=[EVIL_OFFER])),
-    ("another tag for skopeo", only(**{REF_NAME: "v2"})), ("a kind for cosign", only(kind=KIND)),
-    ("another image without a name", archive_of(SAFE, held=EVIL_BLOBS, index=[SAFE_NAMED, descriptor(
-        EVIL.manifest, OCI.manifest)])),
-    ("docker is offered another platform", index_archive(manifest=[offered(FOR_ARM, APP)])),
-    ("docker is offered two", index_archive(manifest=[SAFE_OFFER, offered(FOR_ARM, APP)])),
-    ("a source that is no digest", only(source="the tag")), ("a source with an escape", only(source="\x1b[2J")),
-    ("omitted, and there", only(omitted=SAFE.layers[0])), ("omitted, and no layer", only(omitted=NOBODY)),
-    ("a referrer that is not there", only(referrers=NOBODY + "=" + SAFE.digest, kind=KIND)),
-    ("a blob that nobody needs", archive_of(SAFE, held=EVIL_BLOBS)),
-    ("JSON with spaces", archive_of(SAFE, manifest=to_json([SAFE_OFFER]))),
-    ("a key that occurs twice", archive_of(SAFE, index=HELD["index.json"].replace(b"{", b'{"manifests":[],', 1))),
+    ("a manifest that is an index too", archive_of(TWO_KINDS, manifest=None, held=EVIL_BLOBS, index=[
+        dict(named(TWO_KINDS, APP), mediaType=OCI.index)])),
+    ("a manifest called an index", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
+    ("a manifest called a layer", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.layer)])),
     ("a manifest with Layers", archive_of(UPPER, manifest=[offered(UPPER, APP, Layers=[])])),
     ("a config with Rootfs", archive_of(remade(LAYERLESS._replace(config=ROOTFS, layers=[]), config=descriptor(
         ROOTFS, OCI.config), blobs={sha256(ROOTFS): ROOTFS}))),
@@ -4124,8 +3988,9 @@ LIARS = [
     ("a part of an index with another size", index_archive(lambda index: index["manifests"][1].update(size=7))),
     ("a part of an index with another type", index_archive(
         lambda index: index["manifests"][1].update(mediaType=OCI.index))),
-    ("no image", entry("oci-layout", HELD["oci-layout"]) + entry("index.json", compact(dict(
-        INDEX_JSON, manifests=[]))) + bytes(1024))]
+    ("layers called charts", archive_of(with_layer(TAR, TAR, CHART + "chart.content.v1.tar+gzip"))),
+    ("a config called a chart's", archive_of(remade(SAFE, config=descriptor(
+        SAFE.config, CHART + "config.v1+json"), layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs)))]]
 
 
 def gzip_named(length, flag=8):
@@ -4136,52 +4001,29 @@ def gzip_named(length, flag=8):
 # What a layer is packed in, and what --verify says of it: whatever it calls good, docker and containerd unpack.
 PACKED = [
     ("gzip", gzipped(TAR), ""), ("two members", gzipped(TAR[:999]) + gzipped(TAR[999:]), ""),
-    ("many members", b"".join(gzipped(TAR[at:at + 100]) for at in range(0, len(TAR), 100)), ""),
-    ("plain, called gzip", TAR, ""), ("another tar", gzipped(TAR[:-1] + b"x"), "config|diff_id"),
-    ("cut", gzipped(TAR)[:-3], "too early"), ("no checksum", gzipped(TAR)[:-8], "too early"),
-    ("more behind", gzipped(TAR) + b"more", "gzip"), ("wrong checksum", gzipped(TAR)[:-8] + bytes(8), "gzip"),
-    ("a name of 511 bytes", gzip_named(511), ""), ("a name of 512 bytes", gzip_named(512), "gzip"),
-    ("a comment of 512 bytes", gzip_named(512, 16), "gzip"),
-    ("a long name in the second member", gzipped(b"") + gzip_named(600), "gzip"),
+    ("many members", b"".join(gzipped(TAR[at:at + 1]) for at in range(len(TAR))), ""),
+    ("large", gzipped(TAR + bytes(9 << 20)), "diff_id"), ("plain, called gzip", TAR, ""),
+    ("another tar", gzipped(TAR[:-1] + b"x"), "diff_id"), ("cut", gzipped(TAR)[:-3], "too early"),
+    ("no checksum", gzipped(TAR)[:-8], "too early"), ("two bytes", b"\x1f\x8b", "too early"), ("empty", b"", "diff_id"),
+    ("more behind", gzipped(TAR) + b"more", "gzip"), ("zeros behind", gzipped(TAR) + bytes(512), "gzip"),
+    ("wrong checksum", gzipped(TAR)[:-8] + bytes(8), "gzip"),
+    ("a name of 511 bytes", gzip_named(511), ""), ("a name of 512 bytes", gzip_named(512), "512 bytes"),
+    ("a comment of 512 bytes", gzip_named(512, 16), "512 bytes"), ("a name of 60 kB", gzip_named(60000), "512 bytes"),
+    ("a long name in the second member", gzipped(b"") + gzip_named(600), "512 bytes"),
+    ("the same, at the end of a read", gzipped(noise("x", imgpull.HEAD + imgpull.STEP - 300)) + gzip_named(600),
+     "512 bytes"),
     ("a wrong checksum of the header", gzipped(TAR)[:3] + b"\x02" + gzipped(TAR)[4:10] + b"??" + gzipped(TAR)[10:],
      "gzip")]
-
-
-def kept_by(names, config="config.json"):
-    """What other tools keep in a tar: SAFE's layers under names, its config, and manifest.json."""
-    return dict(zip(names, SAFE.tars), **{config: SAFE.config, MANIFEST: to_json(
-        [{"Config": config, "RepoTags": [APP], "Layers": names}])})
-
-
-def each_as(write):
-    """SAFE's archive with each of its members as write(name, data) writes it."""
-    return b"".join(write(name, data) for name, data in HELD.items()) + bytes(1024)
-
-
-OLD_PATHS = ["%064d/layer.tar" % number for number in range(2)]
-# What other tools write, and most loaders take. words: of the refusal.
-Foreign = namedtuple("Foreign", "name archive words")
-FOREIGN = [Foreign(name, archive, "imgpull") for name, archive in [
-    ("filled up with zeros to 10 KiB", PLAIN + bytes(-len(PLAIN) % 10240)),
-    ("docker save before 25", tar_of(dict(kept_by(OLD_PATHS), repositories=b'{"app":{"v1":"0"}}'))),
-    ("the same, a layer twice", each_as(entry)[:-1024] + link("x", "../" + OLD_PATHS[0], b"2") + bytes(1024)),
-    ("docker save from 25", tar_of(dict(HELD, **{"index.json": to_json({"manifests": [SAFE_NAMED]})}))),
-    ("the same, with repositories", archive_of(SAFE, held={"repositories": b'{"app":{"v1":"0"}}'})),
-    ("skopeo's docker-archive", tar_of(kept_by([sha256(tar)[7:] + ".tar" for tar in SAFE.tars]))),
-    ("crane", tar_of(kept_by([sha256(tar)[7:] + ".tar.gz" for tar in SAFE.tars], sha256(SAFE.config)))),
+# What other tools write, and most loaders take; and the words of the refusal.
+FOREIGN = [
+    ("filled up with zeros to 10 KiB", PLAIN + bytes(-len(PLAIN) % 10240), "imgpull"),
+    ("docker save", tar_of(dict(HELD, **{"index.json": to_json({"manifests": [SAFE_NAMED]})})), "imgpull"),
     ("skopeo's oci-archive", archive_of(SAFE, manifest=None, index=[
-        descriptor(SAFE.manifest, OCI.manifest, annotations={REF_NAME: APP})])),
-    ("no oci-layout beside manifest.json", archive_of(SAFE, layout=None)),
-    ("no index.json beside manifest.json", each_as(lambda n, d: b"" if n == "index.json" else entry(n, d))),
-    ("GNU tar of a directory", entry("./", kind=b"5") + each_as(lambda n, d: entry("./" + n, d))),
-    ("Go's pax headers", each_as(lambda n, d: pax({"mtime": "1.5", "path": n}) + entry(n[:99], d, magic=USTAR))),
-    ("hard link backwards", archive_of(SAFE, manifest=None, first=entry("a", SAFE_JSON) + link(MANIFEST, "a"))),
-    ("another tar", tar_of({"hello": b"x"}))]]
-FOREIGN += [Foreign(*row) for row in [
-    ("empty", b"", "empty|early"), ("text", b"docker.io/library/alpine\n" * 100, "not a tar"),
-    ("zeros", bytes(10240), "imgpull"), ("compressed", gzipped(PLAIN), "unpack|gunzip"),
-    ("compressed, and cut", gzipped(PLAIN)[:-9], "unpack|gunzip"), ("JSON", b'{"manifests": []}', "not a tar|early"),
-    ("zstd", b"\x28\xb5\x2f\xfd" + bytes(1000), "compressed")]]
+        descriptor(SAFE.manifest, OCI.manifest, annotations={REF_NAME: APP})]), "imgpull"),
+    ("GNU tar of a directory", entry("./", kind=b"5") + PLAIN, "another program"),
+    ("another tar", tar_of({"hello": b"x"}), "imgpull"), ("text", b"docker.io/library/alpine\n" * 100, "not a tar"),
+    ("zeros", bytes(10240), "not a tar"), ("empty", b"", "too early"), ("JSON", b'{"manifests": []}', "too early"),
+    ("compressed", gzipped(PLAIN), "gunzip"), ("zstd", b"\x28\xb5\x2f\xfd" + bytes(1000), "compressed")]
 # What takes much for its size: soon refused, or soon good, in 512 MiB.
 CHILDREN = [remade(plain_image(), annotations={"n": str(number)}) for number in range(600)]
 MANY = make_index(*[(image, "linux/amd64") for image in CHILDREN])
@@ -4190,8 +4032,6 @@ TAGS = ["q.io/app:%d" % number for number in range(20000)]
 HUGE = [
     ("600 names of 600 images", archive_of(MANY, index=[named(MANY, tag, True) for tag in TAGS[:600]],
                                            manifest=[offered(CHILDREN[0], *TAGS[:600])])),
-    ("the same, which differ", archive_of(MANY, index=[named(MANY, tag, True, omitted=tag) for tag in TAGS[:600]],
-                                          manifest=[offered(CHILDREN[0], *TAGS[:600])])),
     ("20,000 names", archive_of(SAFE, index=[named(SAFE, tag, True) for tag in TAGS], manifest=[offered(SAFE, *TAGS)])),
     ("a referrer 10,000 times", archive_of(SAFE, held={blob_path(MANY.digest): MANY.manifest}, index=[named(
         SAFE, APP, referrers=",".join([MANY.digest + "=" + SAFE.digest] * 10000))])),
@@ -4203,59 +4043,52 @@ HUGE = [
 
 
 class TestHostileArchives(Case):
-    def setUp(self):
-        super().setUp()
-        self.server = self.serve(SAFE)
-
-    def refused(self, path, listed=False):
-        """By --verify and --list-tar, and by --base and --reuse before any layer comes; in words fit for a terminal."""
-        del self.server.requests[:]
-        for option in ("--verify", "--list-tar", "--base", "--reuse")[:2 if listed else 4]:
-            pull = ("-s", "http", self.server.host + "/app:v1", self.tar) if option in ("--base", "--reuse") else ()
-            run = self.run_main(option, path, *pull)
-            codes = [0, 5] if listed and option == "--list-tar" else [2, 5]
-            self.assertIn(run.code, codes, option)
-            self.assertNotRegex(run.out.decode() + run.err,
-                                "Traceback|internal error|root:|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-        self.assertEqual((self.server.sent("layer"), self.left()), (0, []))
-
     def test_hostile(self):
-        """Refused, and so is what has the form of imgpull's archives but for one lie."""
-        for row in selected(HOSTILE + [Hostile(name, False, archive) for name, archive in LIARS]):
-            with self.subTest(row.name):
-                self.refused(self.write("hostile.tar", row.archive), row.listed)
+        """Refused by --verify and --list-tar, and by --base and --reuse before any layer comes; fit for a terminal."""
+        server = self.serve(SAFE)
+        for row in selected(HOSTILE):
+            path = self.write("hostile.tar", row.archive)
+            pull = ("-s", "http", server.host + "/app:v1", self.tar)
+            for argv in (["--verify"], ["--list-tar"], ["--base", path, *pull], ["--reuse", path, *pull]):
+                with self.subTest(row.name, option=argv[0]):
+                    run = self.run_main(*argv[:1], path, *argv[2:])
+                    self.assertEqual(run.code, 5)
+                    self.assertNotRegex(run.out.decode() + run.err,
+                                        "Traceback|internal error|root:|[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+        self.assertEqual((server.sent("layer"), self.left()), (0, []))
         for good in (PLAIN, archive_of(SAFE, EVIL), index_archive()):      # so it is the lie that is refused
             self.assertEqual(faults_of(self.write("good.tar", good)), [])
 
     def test_packed(self):
-        """--verify unpacks the layers."""
+        """--verify unpacks the layers, and tells what it could not unpack; --list-tar does not look."""
         for name, layer, words in selected(PACKED):
             with self.subTest(name):
                 path = self.write("packed.tar", archive_of(with_layer(layer, TAR)))
                 self.assertRegex("; ".join(faults_of(path)), words or "^$")
                 self.assertEqual(self.run_main("--list-tar", path).code, 0)
         path = self.write("zstd.tar", archive_of(with_layer(b"\x28\xb5\x2f\xfd" + b"not really", TAR)))
-        with mock.patch.dict(sys.modules, {"compression": None}):
-            self.assertIn("1 layer not unpacked", self.run_main("--verify", path).out.decode())
+        self.assertIn("1 layer not unpacked", self.run_main("--verify", path).out.decode())
+        path = self.write("called.tar", archive_of(with_layer(gzipped(TAR), TAR, OCI.layer[:-5])))
+        self.assertRegex("; ".join(faults_of(path)), "that of a plain tar")
 
     def test_foreign(self):
         """What imgpull has not written is called by its name, with what to do about it."""
+        server = self.serve(SAFE)
         for name, archive, words in selected(FOREIGN):
             with self.subTest(name):
                 path, mine = self.write("other.tar", archive), self.write("mine.tar", archive)
                 for option in ("--verify", "--list-tar"):
                     self.fails(self.run_main(option, path), "other.tar", words, code=5)
-                self.fails(self.pull(self.server, "--base", path, expect=FAILED), words, "--base-image", code=5)
+                self.fails(self.pull(server, "--base", path, expect=FAILED), words, "--base-image", code=5)
                 if archive:
-                    self.fails(self.pull(self.server, tar=mine, fresh=False, expect=6), "--force", code=6)
+                    self.fails(self.pull(server, tar=mine, fresh=False, expect=6), "--force", code=6)
                     self.assertEqual(read(mine), archive)
-                self.pull(self.server, "--force", tar=mine, fresh=False)
+                self.pull(server, "--force", tar=mine, fresh=False)
         part = self.write("x.tar.part", PLAIN[:5000] + bytes(5000))
         for path, words, code in selected([(part, "unfinished", 5), (self.path("none"), "none", 2),
-                                           (self.dir, "directory", 2)]):
+                                           (self.dir, "directory", 2), ("/dev/zero", "not a tar", 5)]):
             for option in ("--verify", "--list-tar"):
                 self.fails(self.run_main(option, path), words, code=code)
-        self.refused("/dev/zero")
 
     @unittest.skipUnless(CPYTHON_ON_LINUX, "limits of memory")
     def test_much_for_little(self):
@@ -4304,6 +4137,7 @@ OWN = [Own(*row) for row in [
     ("two platforms", "0de5d2a46c56e473", TWO, ("--platform", "linux/arm64,linux/amd64")),
     ("all platforms", "0de5d2a46c56e473", TWO, EVERY),
     ("schema 2 list", "b94c85273a563632", make_index(*BOTH, style=DOCKER), EVERY),
+    ("text as config", "", artifact(b"a text\n", CHART + "config.v1", CHART + "chart.content.v1.tar+gzip")),
     ("artifact", "7ffd4fd0514ff165", artifact(b"{}", CHART + "config.v1+json", CHART + "chart.content.v1.tar+gzip")),
     ("sha512", "21d96901fc1c574d", plain_image(b"one", b"two", like="sha512")),
     ("by digest", "610bcbd1551d0f02", ONE, ("@",)), ("delta", "2ee209890b5c7b18", NEXT, DELTA),
@@ -4319,14 +4153,6 @@ OWN = [Own(*row) for row in [
     ("the same, all platforms", "", BUILT_NOW, SIGNED + EVERY, [make_referrer(BUILT_NOW)]),
     ("an index that refers, parts of which refer to others", "", ONE, SIGNED, [PARTS]),
     ("signed bundle", "", ONE, SIGNED + ("+",), [make_referrer(ONE), make_referrer(ARM)])]]
-
-
-def is_whole(data):
-    """Whether someone may take a tar for complete: it has its end, or stops between two members (fine for Go)."""
-    place = 0
-    while data[place:place + 512].strip(b"\0"):
-        place += 512 + -(-int(data[place + 124:place + 135], 8) // 512) * 512
-    return bool(data) and (place == len(data) or data[place:place + 512] == bytes(512))
 
 
 class TestOwnArchives(Case):
@@ -4346,19 +4172,14 @@ class TestOwnArchives(Case):
         self.assertEqual(run.code, 0, run.err)
         return read(self.tar), run.out
 
-    @contextlib.contextmanager
-    def standard_input(self, data):
-        """A pipe with these bytes (of some kB) in place of standard input."""
+    def piped(self, data, look=faults_of):
+        """What is read of these bytes (of some kB) in a pipe."""
         ours, theirs = os.pipe()
         os.write(theirs, data)
         os.close(theirs)
-        before = os.dup(0)
-        os.dup2(ours, 0)
         try:
-            yield
+            return look("/dev/fd/%d" % ours)
         finally:
-            os.dup2(before, 0)
-            os.close(before)
             os.close(ours)
 
     def test_kinds(self):
@@ -4370,7 +4191,7 @@ class TestOwnArchives(Case):
                 data, said = self.make(row)
                 self.assertIn(elsewhere, (None, data))
                 self.assertIn(row.sum, ("", hashlib.sha256(data).hexdigest()[:16]))
-                archive = imgpull.read_archive(self.tar, True)
+                archive = imgpull.read_archive(self.tar, False)
                 self.assertEqual((archive.faults, imgpull.verify_archive(self.tar)), ([], []))
                 plan, content, held = imgpull.plan_archive(archive.images, archive.omitted), bytearray(), members(data)
                 for offset, part in sorted(plan.literals + [(layer.offset, held[layer.descriptor.path])
@@ -4383,8 +4204,8 @@ class TestOwnArchives(Case):
                 self.assertEqual("--base" in row.options, bool(archive.omitted))
                 self.assertEqual(imgpull.verify_archive(self.tar, [self.path("base.tar")]), [])
                 if len(data) < 60000:
-                    with self.standard_input(data):
-                        self.assertEqual(imgpull.read_archive("-", True)._replace(path=self.tar), archive)
+                    self.assertEqual(self.piped(data, lambda path: imgpull.read_archive(path, False)._replace(
+                        path=self.tar, sources=archive.sources)), archive)
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
                     about = [each.subject for each in image.referrers]
@@ -4394,7 +4215,8 @@ class TestOwnArchives(Case):
 
     def test_every_bit(self):
         """A flipped bit is found, wherever it is; so is an end that comes too early, or more behind it."""
-        for name, step in selected([("single", 7), ("delta", 61), ("all platforms", 97), ("signed index", 97)]):
+        for name, step in selected([("single", 7), ("delta", 61), ("all platforms", 97), ("text as config", 47),
+                                    ("signed index", 97)]):
             data = self.make(next(row for row in OWN if row.name == name))[0]
             flips = [flipped_at(data, place, place % 8) for place in range(0, len(data), step)]
             cuts = [data[:place] for step in (512, 10 * step - 1) for place in range(0, len(data), step)]
@@ -4402,8 +4224,7 @@ class TestOwnArchives(Case):
                       if not faults_of(self.write("wrong.tar", wrong))]
             self.assertEqual(missed, [], name)
             for wrong in (flips + cuts)[::17]:
-                with self.standard_input(wrong[:60000]):
-                    self.assertTrue(faults_of("-"))
+                self.assertTrue(self.piped(wrong[:60000]))
         path = self.write("wrong.tar", flipped_at(data, data.index(ONE.tars[0]) + 600))
         self.assertRegex(self.run_main("--verify", path).out.decode(),
                          "wrong.tar: bad: .*%s.*q.io/app:v1" % ONE.layers[0][:19])
@@ -4427,16 +4248,14 @@ class TestOwnArchives(Case):
                 self.assertTrue(faults_of(self.write("lie.tar", lie + bytes(1024))))
 
     def test_failed_stream(self):
-        """What a failed pull has written to a pipe is no whole tar to anyone, also if an empty layer was the last."""
-        for name, size, place in selected([("empty", 0, 1), ("some", 700, 1), ("a block", 512, 1), ("first", 700, 0)]):
-            with self.subTest(name):
+        """What a failed pull has written to a pipe is no whole tar to anyone, also if a small layer was the last."""
+        for size, place in selected([(0, 1), (700, 1), (512, 1), (700, 0)]):
+            with self.subTest(size, place=place):
                 layers = json.loads(ONE.manifest.decode())["layers"]
                 layers[place].update(digest="sha256:" + ("f" if place else "0") * 64, size=size)
                 image = remade(ONE, layers=layers, blobs={layers[place]["digest"]: b"x" * size})
                 run = self.pull(self.serve(image), "--retries", "0", tar="-", expect=5)
-                self.assertFalse(is_whole(run.out), len(run.out))
-                self.assertTrue(faults_of(self.write("x.tar", run.out)))
-        self.assertEqual(list(map(is_whole, (PLAIN, PLAIN[:-1024], PLAIN[:-1025]))), [True, True, False])
+                self.assertTrue(not run.out or ends_inside(run.out), len(run.out))
 
 
 class TestReadingBack(Case):
@@ -4449,13 +4268,10 @@ class TestReadingBack(Case):
         self.pull(self.server, tar=self.one)
         self.pull(self.serve(TWICE), "--name", "app:v2", tar=self.two)
 
-    def check(self, *argv, code=0):
-        run = self.run_main(*argv)
-        self.assertEqual(run.code, code, run)
-        return run.out.decode()
-
     def json(self, *argv, code=0):
-        return json.loads(self.check("--json", *argv, code=code))
+        run = self.run_main("--json", *argv)
+        self.assertEqual(run.code, code, run)
+        return json.loads(run.out.decode())
 
     def test_list(self):
         """Names, digests, platforms, layers and their sizes; what skopeo finds it by; what an archive only claims."""
@@ -4463,15 +4279,15 @@ class TestReadingBack(Case):
             listed, = imgpull.list_archive(path)
             self.assertEqual((listed.name, str(listed.platform), len(listed.layers), listed.omitted, listed.digest),
                              (name, "linux/amd64", len(set(image.layers)), frozenset(), image.digest))
-            shown, sizes = self.check("--list-tar", path), [len(image.blobs[layer]) for layer in image.layers]
+            sizes = [len(image.blobs[layer]) for layer in image.layers]
+            shown = self.run_main("--list-tar", path).out.decode()
             for word in (name, "linux/amd64", image.digest, sha256(image.config), ":%s\n" % name[-2:],
                          "layers    %d, %s" % (len(sizes), imgpull.human(sum(sizes)))):
                 self.assertIn(word, shown)
             for layer, size in zip(image.layers, sizes):
                 self.assertRegex(shown, layer + " +" + re.escape(imgpull.human(size)) + "\n")
-            self.assertIn("good", self.check("--verify", path))
         for option in ("-l", "--verify"):           # the index is not in the archive
-            self.assertRegex(self.check(option, self.one), "index +" + INDEX.digest + ".*claims")
+            self.assertRegex(self.run_main(option, self.one).out.decode(), "index +" + INDEX.digest + ".*claims")
         for image, said in ((INDEX, True), (IMAGE, False)):
             self.pull(self.server, name="app@" + image.digest)
             self.assertEqual(bool(re.search("is an index: .*" + IMAGE.digest, self.said.err)), said)
@@ -4479,14 +4295,13 @@ class TestReadingBack(Case):
     def test_list_several(self):
         """In the order of the command line, also where an image has two names; the full name is what skopeo takes."""
         names = [self.name, self.server.add("b", "v2", make_artifact()), self.server.add("app", "again", INDEX)]
-        self.check("--scheme", "http", "--platform", "all", *(names + [self.tar]))
-        shown = self.check("-l", self.tar)
+        self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar]))
+        shown = self.run_main("-l", self.tar).out.decode()
         for word in names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]:
             self.assertIn(word, shown)
         self.assertNotIn("unknown/unknown", shown)
         self.assertEqual([(image.name, image.ref_name, image.image_id) for image in imgpull.list_archive(self.tar)],
                          [(name, name, None if "/b:" in name else sha256(IMAGE.config)) for name in names])
-        self.assertEqual([image.ref_name for image in imgpull.list_archive(self.one)], ["v1"])
 
     def test_several_archives(self):
         """Each line says which archive it is about; one that cannot be read does not keep back the others."""
@@ -4500,9 +4315,6 @@ class TestReadingBack(Case):
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
                 ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("-q --verify {bad}", 5, ["bad.tar: bad"], ""),
-                ("-l {one} --verify {two}", 2, [], "either --list-tar, or --verify"),
-                ("-l", 2, [], "expected one argument"),
-                ("--verify {one} --base -", 2, [], "not standard input"),
                 ("--reuse - {name} {x}", 2, [], "not standard input")]):
             with self.subTest(argv):
                 run = self.run_main(*argv.format(name=self.name, **places).split())
@@ -4516,19 +4328,18 @@ class TestReadingBack(Case):
     @unittest.skipUnless(POSIX, "/dev/fd, pipes")
     def test_standard_input(self):
         """gunzip -c x.tar.gz | imgpull --verify -; also by a name for a descriptor, as <(…) gives."""
-        data = read(self.one)
-        for given, code, words in selected([(data, 0, "good"), (data[:5000], 5, "too early"), (b"", 5, "empty|early"),
-                                            (gzipped(data), 5, "unpack|gunzip"), (None, 0, "good")]):
-            for good, argv in (0, ["--verify", "-"]), (0, ["-q", "-l", "-"]), (0, ["--verify", "/dev/fd/0"]), (
-                    2, ["--verify", self.two, "-", self.one]):
-                with self.subTest(words, argv=argv), open(self.one, "rb") as file:
-                    run = subprocess.run([sys.executable, imgpull.__file__] + argv, stdout=subprocess.PIPE, stderr=(
-                        subprocess.PIPE), **({"stdin": file} if given is None else {"input": given}))
-                    said = (run.stdout + run.stderr).decode().replace("/dev/fd/0", "standard input")
-                    self.assertEqual(run.returncode, code, said)
-                    wanted = "app:v1@" + IMAGE.digest if "-l" in argv and not code else "standard input.* (%s)" % words
-                    self.assertRegex(said, wanted)
-                    self.assertEqual(said.count(": good: "), good + (code == 0 and "-l" not in argv))
+        data, good = read(self.one), "standard input: good"
+        for given, argv, code, words in selected([
+                (data, ["--verify", "-"], 0, good), (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest),
+                (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"), (None, ["--verify", "-"], 0, good),
+                (data, ["--verify", self.two, "-", self.one], 0, "two.tar: good[^~]*%s[^~]*one.tar: good" % good),
+                (data[:5000], ["--verify", "-"], 5, "standard input.* too early"), (b"", ["-l", "-"], 5, "too early"),
+                (gzipped(data), ["--verify", self.two, "-", self.one], 5, "one.tar: good[^~]*gunzip")]):
+            with self.subTest(words, argv=argv), open(self.one, "rb") as file:
+                run = subprocess.run([sys.executable, imgpull.__file__] + argv, stdout=subprocess.PIPE, stderr=(
+                    subprocess.PIPE), **({"stdin": file} if given is None else {"input": given}))
+                self.assertRegex((run.stdout + run.stderr).decode(), words)
+                self.assertEqual(run.returncode, code)
 
     def test_json(self):
         for option in ("--list-tar", "--verify"):
@@ -4543,7 +4354,7 @@ class TestReadingBack(Case):
                         "size": sum(layer["size"] for layer in layers)}
             self.assertEqual({key: archive["images"][0][key] for key in expected}, expected)
             self.assertEqual("checked" in archive, option == "--verify")
-        self.assertEqual(archive["checked"], os.path.getsize(self.one))
+        self.assertEqual((archive["checked"], archive["unchecked"]), (os.path.getsize(self.one), 0))
         server = self.serve(make_artifact())
         printed = self.json("-s", "http", server.host + "/app:v1", self.tar)["images"]
         for image, in (printed, self.json("-l", self.tar)["archives"][0]["images"]):
@@ -4553,7 +4364,7 @@ class TestReadingBack(Case):
         """For programs: "digest", "archive", "base"; a delta's needs, with and without its base."""
         data, layer = read(self.one), IMAGE.blobs[IMAGE.layers[0]]
         for wrong, code in selected([(flipped_at(data, data.index(layer) + 9), "digest"), (data[:-1], "archive"),
-                                     (flipped_at(data, data.index(IMAGE.config) + 9), "archive"), (b"", "archive")]):
+                                     (flipped_at(data, data.index(IMAGE.config) + 9), "archive")]):
             archive, = self.json("--verify", self.write("x.tar", wrong), code=5)["archives"]
             self.assertEqual([fault["code"] for fault in archive["faults"]], [code])
         archive, = self.json("--verify", self.path("none.tar"), code=2)["archives"]
@@ -4571,34 +4382,27 @@ class TestReadingBack(Case):
             self.assertEqual(image["size"], sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
 
     def test_odd_terminals(self):
-        """File names with escape sequences; a stdout that lacks the letters; how far it is, in bytes of the file."""
-        odd, steps, size = self.path("a\x1b[2J\n\u202e.tar"), [], os.path.getsize(self.one)
-        shutil.copy(self.one, odd)
+        """File names with escape sequences; a stdout that lacks the letters; progress while a base is read."""
+        odd, steps = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar")), []
         for option in ("--verify", "--list-tar"):
-            self.assertFalse(re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", self.check(option, odd)))
+            self.assertNotRegex(self.run_main(option, odd).out.decode(), "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
         self.fails(self.run_main("--verify", odd + "\x1b[2J"), "cannot be read", code=2)
         out = subprocess.check_output(
             [sys.executable, imgpull.__file__, "--verify", shutil.copy(self.one, self.path("\u20ac.tar"))],
             env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="1"))
         self.assertIn(b"\\u20ac.tar: good", out)
 
-        class Steps(imgpull.Reporter):
-            def reading(self, *step):
-                steps.append(step)
-        imgpull.check_archive(self.one, reporter=Steps())
-        self.assertGreater(len(steps), 2)
-        imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=Steps())
-        self.assertEqual({step[::2] for step in steps}, {(self.one, size)})
-        self.assertGreaterEqual(steps.count((self.one, size, size)), 2)
+        reporter = mock.Mock(imgpull.Reporter, reading=lambda *step: steps.append(step))
+        imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=reporter)
+        self.assertEqual({step[::2] for step in steps}, {(self.one, os.path.getsize(self.one))})
+        self.assertGreater(len(steps), 3)
 
     def test_source(self):
         """Parts of local files, fewer where the file ends."""
         view, data = memoryview(bytearray(1000)), noise("source", 5000)
-        for content, size in ((data, 4000), (data[:2000], 1990), (b"", 0)):
+        for content in (data, data[:2000], b""):
             source = imgpull.Source(self.write("source", content), 10, 4000)
-            self.assertEqual(b"".join(map(bytes, source.pieces(view))), data[10:10 + size])
-        with self.assertRaises(OSError):
-            list(imgpull.Source(self.path("none"), 0, 1).pieces(view))
+            self.assertEqual(b"".join(map(bytes, source.pieces(view))), content[10:4010])
 
 
 class TestBaseAndReuse(Case):
@@ -4623,11 +4427,6 @@ class TestBaseAndReuse(Case):
         self.assertEqual(self.server.sent("layer"), sum(     # what the base has, but not there, is copied
             len(VERSION2.blobs[layer]) for layer in set(VERSION2.layers) - set(VERSION1.layers)))
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
-        held = members(read(self.tar))
-        listed, = json.loads(held["index.json"].decode())["manifests"]
-        self.assertEqual(listed["annotations"]["dev.imgpull.omitted"], VERSION2.layers[0])
-        docker, = json.loads(held["manifest.json"].decode())
-        self.assertEqual(docker["Layers"], [blob_path(layer) for layer in VERSION2.layers])
         self.assertEqual(imgpull.list_archive(self.tar)[0].omitted, {VERSION2.layers[0]})
         self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
         for base, code, words in ([], 0, "needs 1 layer"), ([self.base], 0, "good"), ([self.other], 5, "in no --base"):
@@ -4638,19 +4437,14 @@ class TestBaseAndReuse(Case):
     def test_all_or_nothing(self):
         """A base that shares nothing, and one that holds everything."""
         self.assertEqual(self.fetch(), self.fetch("--base", self.other))
-        self.assertRegex(self.said.err, "nothing is (left out|omitted)")
+        self.assertRegex(self.said.err, "nothing is omitted")
         self.assertEqual(self.blobs("--base", self.base, name="app:v1"), {VERSION1.digest, sha256(VERSION1.config)})
         self.assertNotIn(VERSION2.layers[0], self.blobs("--base", self.other, "--base", self.base))
 
-    def test_damaged_base(self):
-        """An error before any layer is fetched; nothing left."""
-        good = read(self.base)
-        wrong = flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000)
-        self.fails(self.fetch("--base", self.write("bad.tar", wrong), expect=5), "bad.tar .*base.*digest", code=5)
-        self.assertEqual((self.server.sent("layer"), self.left()), (0, []))
-
     def test_reuse(self):
-        """Blobs copied instead of fetched: the same bytes as a plain pull; wrong ones are fetched, and that is said."""
+        """Blobs copied instead of fetched: the same bytes as a plain pull; wrong ones are fetched, and that is said.
+
+        A damaged base is an error before any layer is fetched; nothing is left."""
         plain, good = self.fetch(), read(self.base)
         wrong = self.write("bad.tar", flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000))
         missing = set(VERSION2.blobs) - set(VERSION1.blobs)
@@ -4661,6 +4455,9 @@ class TestBaseAndReuse(Case):
                 self.assertEqual(got.out if tar == "-" else got, plain)
                 self.assertEqual(self.server.sent("layer", "config"), sum(len(VERSION2.blobs[one]) for one in fetched))
                 self.assertEqual("bad.tar" in self.said.err, reuse == wrong)
+        del self.server.requests[:]
+        self.fails(self.fetch("--base", wrong, expect=5), "bad.tar .*base.*digest", code=5)
+        self.assertEqual((self.server.sent("layer"), self.left()), (0, []))
 
     def test_chain(self):
         """A delta on a delta: what the first left out counts as there; --verify wants all bases."""
