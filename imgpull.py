@@ -146,7 +146,7 @@ class Temporary(ImgpullError):
 
 
 class NobodyListens(Temporary):
-    """A failure worth one retry: nobody listens at the address, or the name is unknown."""
+    """A failure worth one retry: nobody listens, the name is unknown, a blob has another size."""
 
 
 class Resumable(ImgpullError):
@@ -163,10 +163,6 @@ class Damaged(ImgpullError):
     """Bytes that contradict their digest, size or descriptor."""
 
     exit_code = 5
-
-
-class Mismatch(Damaged):
-    """Content with a wrong digest or size: retried once, since it may be garbled in transit."""
 
 
 class DiskError(ImgpullError):
@@ -2367,17 +2363,20 @@ class Registry:
         what, size = self.name_of(descriptor), descriptor.size
         retries = Retries(self.transport, what)
         alone = not self.ranged or (start, end) == (0, size)  # nobody else fetches other parts
-        ranged, doubtful = True, False  # to ask for ranges; the announced size was wrong once
-        last = None  # (status, start) of the last failure
+        ranged, last = True, None  # to ask for ranges; (status, start) of the last failure
         while start < end:
             try:
                 with self.stream(descriptor, *((start, end) if ranged else ())) as response:
-                    if response.status == 200 and not alone:
+                    is_part = response.status == 206
+                    if not (is_part or alone):
                         raise RangeRefused(f"{what}: {response.origin} does not do ranges")
-                    position = response.start
+                    if not is_part and response.left not in (None, size):
+                        sizes = f"{response.left} bytes, and the manifest {size}"
+                        raise NobodyListens(f"{what}: {response.origin} announces {sizes}")
+                    position = start if is_part else 0
                     while start < end:
                         # Up to start, then up to the end of a piece.
-                        limit = start - position or min(end, start // PIECE * PIECE + PIECE) - start
+                        limit = start - position or min(end - start, PIECE - start % PIECE)
                         count = response.readinto(view[:limit])
                         if not count:
                             raise Temporary(f"{what}: {response.origin} sent too little")
@@ -2391,10 +2390,6 @@ class Registry:
                         with contextlib.suppress(Temporary):  # if the connection breaks, it may end
                             if response.readinto(view[:1]):
                                 raise Damaged(f"{what}: {response.origin} sends too much")
-            except Mismatch as failure:
-                if doubtful:
-                    raise Damaged(str(failure)) from None
-                doubtful = True
             except (RangeRefused, Temporary) as failure:
                 # Some servers refuse ranges with an error that may also pass. Twice, it does not.
                 before, last = last, (failure.status, start)
@@ -2414,10 +2409,8 @@ class Registry:
     def stream(self, descriptor, start=0, end=None):
         """Return the Response with a blob's bytes from start to end (exclusive, None: to its end).
 
-        distribution-spec, "Pulling blobs"; RFC 9110 14. Its attribute start is the offset at which
-        the body begins: 0 if the server does not do ranges.
-
-        Raises Temporary if another try may help, RangeRefused, Mismatch.
+        distribution-spec, "Pulling blobs". A server may ignore a Range, and send all of it with
+        status 200 (RFC 9110 14.2). Raises Temporary if another try may help, RangeRefused.
         """
         headers, end = {}, end or descriptor.size
         if (start, end) != (0, descriptor.size):
@@ -2444,17 +2437,10 @@ class Registry:
             if headers:
                 raise RangeRefused(str(error)) from None
             raise
-        response.start = 0
-        if response.status == 206:
-            response.start, content = start, response.headers.get("Content-Range", "")
-            if not re.match(rf"\s*bytes\s+0*{start}-", content, re.I):
-                response.close()
-                raise RangeRefused(f"{what}: {response.origin} sent another range")
-        # Status 200: a server may ignore a Range, and send all of it (RFC 9110 14.2).
-        elif response.left not in (None, descriptor.size):
+        content = response.headers.get("Content-Range", "")
+        if response.status == 206 and not re.match(rf"\s*bytes\s+0*{start}-", content, re.I):
             response.close()
-            sizes = f"{response.left} bytes, and the manifest {descriptor.size}"
-            raise Mismatch(f"{what}: {response.origin} announces {sizes}")
+            raise RangeRefused(f"{what}: {response.origin} sent another range")
         return response
 
     def request(self, method, path, what, headers):
@@ -3832,7 +3818,6 @@ class Pipe:
 
 # ---- Download: workers fetch runs of pieces, and hash each layer from front to end ---------------
 
-MEMORY = 1 << 20  # bytes for the buffers of all workers
 LEAST_RUN = 8  # pieces of one request, if several connections share a layer
 LOOK_SECONDS = 0.05  # between two looks at the workers
 BUSY = 0.9  # of a core: beyond that, this process is the limit and not the network
@@ -4012,7 +3997,8 @@ class Download:
 
     def work(self):
         """Hash the fronts of layers, and fetch runs of pieces, until there are none to begin."""
-        view = memoryview(bytearray(max(16 << 10, min(BUFFER, MEMORY // self.jobs))))
+        # Less for many workers, and a part of PIECE, so that no chunk is cut short.
+        view = memoryview(bytearray(BUFFER >> min(self.jobs // 8, 4)))
         while not self.over.is_set():
             with self.changed:
                 layer = self.task()
