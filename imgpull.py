@@ -137,7 +137,7 @@ class Temporary(ImgpullError):
 
 
 class NobodyListens(Temporary):
-    """A failure worth one retry: nobody listens at the address, or the name is unknown."""
+    """A failure worth one retry: nobody listens, the name is unknown, a blob has another size."""
 
 
 class Resumable(ImgpullError):
@@ -154,10 +154,6 @@ class Damaged(ImgpullError):
     """Bytes that contradict their digest, size or descriptor."""
 
     exit_code = 5
-
-
-class Mismatch(Damaged):
-    """Content with a wrong digest or size: retried once, since it may be garbled in transit."""
 
 
 class DiskError(ImgpullError):
@@ -2002,63 +1998,61 @@ class Registry:
         kind = "layer" if is_layer_type(descriptor.media_type) else "blob"
         return f"{self.named}: {kind} {descriptor.short}"
 
-    def pieces(self, descriptor, start, end, view, from_start=True):
+    def pieces(self, descriptor, start, end, view):
         """Yield a blob's bytes from start to end as memoryviews: the one way to get them.
 
         descriptor: Descriptor of the blob
-        start, end: int, the offsets of the first byte, and of the one behind the last; if the
-            server does not do ranges, the bytes go on to the end of the blob
-        view: memoryview that each piece is read into, over the one before
-        from_start: bool, whether to read all that comes before start if the server does not do
-            ranges; otherwise that raises RangeRefused
+        start, end: int, the offsets of the first byte, and of the one behind the last
+        view: memoryview that each chunk is read into, over the one before; no chunk is in two
+            pieces of the blob
 
         A body that breaks off goes on from there, through as many requests as Retries allows.
+        A server without ranges sends all that comes before start as well: raises RangeRefused
+        the first time that this would fetch bytes twice, and sets self.ranged to False.
         The bytes are not checked against the digest: who puts them together does that.
         """
         what, size = self.name_of(descriptor), descriptor.size
         retries = Retries(self.transport, what)
-        ranged, doubtful = True, False  # to ask for ranges; the announced size was wrong once
-        last = None  # (status, start) of the last failure
+        alone = not self.ranged or (start, end) == (0, size)  # nobody else fetches other parts
+        ranged, last = True, None  # to ask for ranges; (status, start) of the last failure
         while start < end:
             try:
-                span = (start, end) if ranged else (0, size)
-                with self.stream(descriptor, *span) as response:
-                    skip = start - response.start
-                    if ranged and response.status == 200 and end < size:
-                        # A pull-through cache, say. The rest is in this very answer: to ask for it
-                        # once more would fetch the blob several times.
-                        self.ranged, end = False, size
-                    if skip and not from_start:
+                with self.stream(descriptor, *((start, end) if ranged else ())) as response:
+                    is_part = response.status == 206
+                    if not (is_part or alone):
                         raise RangeRefused(f"{what}: {response.origin} does not do ranges")
+                    if not is_part and response.left not in (None, size):
+                        sizes = f"{response.left} bytes, and the manifest {size}"
+                        raise NobodyListens(f"{what}: {response.origin} announces {sizes}")
+                    position = start if is_part else 0
                     while start < end:
-                        count = response.readinto(view[: skip or end - start])
+                        # Up to start, then up to the end of a piece.
+                        limit = start - position or min(end - start, PIECE - start % PIECE)
+                        count = response.readinto(view[:limit])
                         if not count:
                             raise Temporary(f"{what}: {response.origin} sent too little")
                         with self.transport.lock:
                             self.transport.fetched += count
-                        if skip:
-                            skip -= count
-                            continue
-                        start += count
-                        yield view[:count]
+                        position += count
+                        if position > start:
+                            start = position
+                            yield view[:count]
                     if start == size and response.left is None:
                         with contextlib.suppress(Temporary):  # if the connection breaks, it may end
                             if response.readinto(view[:1]):
                                 raise Damaged(f"{what}: {response.origin} sends too much")
-            except Mismatch as failure:
-                if doubtful:
-                    raise Damaged(str(failure)) from None
-                doubtful = True
             except (RangeRefused, Temporary) as failure:
                 # Some servers refuse ranges with an error that may also pass. Twice, it does not.
-                status = getattr(failure, "status", None)
-                before, last = last, (status, start)
-                is_final = before == last and status in (400, 401, 403, 416, 500, 501)
-                if isinstance(failure, RangeRefused) or is_final and ranged:
-                    if not (ranged and from_start):
-                        raise RangeRefused(str(failure)) from None
+                before, last = last, (failure.status, start)
+                is_repeated = before == last and failure.status in (400, 401, 403, 416, 500, 501)
+                is_final = is_repeated or isinstance(failure, RangeRefused)
+                if is_final and ranged and alone:
                     ranged = False
-                elif is_final and status < 500:  # a store refuses its own signed address
+                elif is_final and ranged:
+                    self.ranged = False
+                    raise RangeRefused(str(failure)) from None
+                elif is_final and failure.status not in (500, 501):
+                    # A store that refuses its own signed address, say.
                     raise NoAccess(str(failure)) from None
                 else:
                     retries.wait(failure, start)
@@ -2066,14 +2060,12 @@ class Registry:
     def stream(self, descriptor, start=0, end=None):
         """Return the Response with a blob's bytes from start to end (exclusive, None: to its end).
 
-        distribution-spec, "Pulling blobs"; RFC 9110 14. Its attribute start is the offset at which
-        the body begins: 0 if the server does not do ranges.
-
-        Raises Temporary if another try may help, RangeRefused, Mismatch.
+        distribution-spec, "Pulling blobs". A server may ignore a Range, and send all of it with
+        status 200 (RFC 9110 14.2). Raises Temporary if another try may help, RangeRefused.
         """
-        headers, to_end = {}, end is None or end >= descriptor.size
-        if start or not to_end:
-            headers["Range"] = f"bytes={start}-{'' if to_end else end - 1}"
+        headers, end = {}, end or descriptor.size
+        if (start, end) != (0, descriptor.size):
+            headers["Range"] = f"bytes={start}-{end - 1}"
         what = self.name_of(descriptor)
         try:
             response = self.request("GET", f"blobs/{descriptor.digest}", what, headers)
@@ -2082,17 +2074,10 @@ class Registry:
             if headers:
                 raise RangeRefused(str(error)) from None
             raise
-        response.start = 0
-        if response.status == 206:
-            response.start, content = start, response.headers.get("Content-Range", "")
-            if not re.match(rf"\s*bytes\s+0*{start}-", content, re.I):
-                response.close()
-                raise RangeRefused(f"{what}: {response.origin} sent another range")
-        # Status 200: a server may ignore a Range, and send all of it (RFC 9110 14.2).
-        elif response.left not in (None, descriptor.size):
+        content = response.headers.get("Content-Range", "")
+        if response.status == 206 and not re.match(rf"\s*bytes\s+0*{start}-", content, re.I):
             response.close()
-            sizes = f"{response.left} bytes, and the manifest {descriptor.size}"
-            raise Mismatch(f"{what}: {response.origin} announces {sizes}")
+            raise RangeRefused(f"{what}: {response.origin} sent another range")
         return response
 
     def request(self, method, path, what, headers):
@@ -2835,7 +2820,9 @@ class Source(collections.namedtuple("Source", "path offset size")):
         with open(self.path, "rb", opener=open_at_once, buffering=0) as file:
             file.seek(self.offset)
             while left:
-                count = file.readinto(view[:left])
+                # No chunk is in two pieces.
+                piece_left = PIECE - (self.size - left) % PIECE
+                count = file.readinto(view[: min(left, piece_left)])
                 if not count:
                     return
                 left -= count
@@ -3154,6 +3141,7 @@ def omissible(stacks, bases):
 PIECE = 1 << 20  # bytes of a layer that are recorded as a whole
 WINDOW = 14  # pieces read ahead of a pipe
 STATE_LIMIT = 32 << 20  # bytes of a state file: a byte for each piece of the largest archive, twice
+MAGIC = b'{"imgpull":'  # the beginning of a state file
 ARRIVED = bytes([0, 1]) + bytes(254)  # a translation: every other byte of a state is "missing"
 
 
@@ -3203,17 +3191,26 @@ def open_own(path):
 
     names = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
     flags = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in names)
-    with contextlib.suppress(OSError):
+    try:
         file = open(os.open(path, flags, 0o600), "r+b", buffering=0)
+    except OSError:
+        if not os.path.lexists(path):
+            raise
+    else:
         status = os.fstat(file.fileno())
-        is_private = status.st_nlink == 1 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        is_ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid() and is_private
-        if stat.S_ISREG(status.st_mode) and is_ours:
+        # A regular file with one name, that only its owner may write.
+        facts = (status.st_uid, status.st_nlink, status.st_mode & ~0o7755)
+        if not hasattr(os, "geteuid") or facts == (os.geteuid(), 1, stat.S_IFREG):
             return file
         file.close()
-    if os.path.lexists(path):
-        raise DiskError(f"{path} is not a file of yours: remove it, or choose another name")
-    return open(os.open(path, flags, 0o600), "r+b", buffering=0)  # raises the OSError once more
+    raise DiskError(f"{path} is not a file of yours: remove it, or choose another name")
+
+
+def is_at(path, file):
+    """True if an open file is the one at a path."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
 
 
 def file_mode(path):
@@ -3227,30 +3224,28 @@ def file_mode(path):
 
 
 def parse_state(data):
-    """Return ({digest: (offset, size, pieces)}, {digest: (offset, size)}) of a state file.
+    """Return [(digest, offset, size, pieces), ...] and {digest: (offset, size)} of a state file.
 
     The second is for the part file of an earlier plan. Both are empty if the state is damaged.
     """
     header, _, rest = data.partition(b"\n")
-    old, _, pieces = rest.partition(b"\n")
-    blobs = {}
+    layers = []
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         value = load_json(header.decode())
-        for digest, offset, size in value["blobs"] if value["imgpull"] == 3 else None:
-            count = piece_count(size)
-            blobs[digest] = (offset, size, pieces[:count].translate(ARRIVED))
-            pieces = pieces[count:]
-        return blobs, {digest: (at, size) for digest, (at, size) in load_json(old.decode()).items()}
-    return {}, {}
+        for digest, offset, size in value["layers"] if value["imgpull"] == 4 else None:
+            pieces, rest = rest[: piece_count(size)], rest[piece_count(size) :]
+            layers.append((digest, offset, size, pieces.translate(ARRIVED)))
+        return layers, {digest: (at, size) for digest, (at, size) in value["old"].items()}
+    return [], {}
 
 
 class PartFile(contextlib.AbstractContextManager):
     """<destination>.part, of the archive's full size, and <destination>.part.state beside it.
 
-    The state is a JSON line with the layers of the plan, one with the layers in the part file of
-    an earlier plan (.part.old), then a byte for each piece: 1 if it has arrived. It is a hint,
-    never trusted: the digests decide. Its lock keeps two pulls from writing one file. Leaving the
-    context without commit() keeps the files for the next run if there is anything in them.
+    The state is a JSON line with the layers of the plan, and those in the part file of an earlier
+    plan (.part.old), then a byte for each piece: 1 if it has arrived. It is a hint, never trusted:
+    the digests decide. Its lock keeps two pulls from writing one file. Leaving the context without
+    commit() keeps the files for the next run if there is anything in them.
 
     Raises DiskError if the destination cannot be written, Busy if it is being written.
     """
@@ -3259,13 +3254,10 @@ class PartFile(contextlib.AbstractContextManager):
         self.destination, self.plan = destination, plan
         self.path, self.old_path = destination + ".part", destination + ".part.old"
         self.state_path = destination + ".part.state"
-        blobs = [[layer.digest, offset, layer.size] for layer, offset, _ in plan.layers]
-        self.header = compact({"imgpull": 3, "size": plan.size, "blobs": blobs}) + b"\n"
-        self.arrived = bytearray(sum(piece_count(size) for _, _, size in blobs))
+        self.arrived = bytearray(sum(piece_count(layer.size) for layer, _, _ in plan.layers))
         self.sources = {}  # {digest: Source} of layers in the part file of an earlier plan
-        self.committed = self.is_foreign = False  # renamed into place; files of somebody else
-        self.file = None
-        self.lock = threading.Lock()  # guards the place in the file, on systems without pwrite
+        self.file = None  # the part file, once it is known to be ours
+        self.lock = threading.Lock()  # guards the place in it
         with file_errors(destination):
             self.state = self.locked()
             try:
@@ -3291,9 +3283,8 @@ class PartFile(contextlib.AbstractContextManager):
                     what = f"another imgpull is writing {self.destination}"
                     raise Busy(f"{what}: wait for it, or choose another name") from None
             # Its last owner may have removed it between our opening and our locking.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.state_path)):
-                    return file
+            if is_at(self.state_path, file):
+                return file
             file.close()
 
     def recover(self):
@@ -3303,41 +3294,39 @@ class PartFile(contextlib.AbstractContextManager):
         browsers write such files, too.
         """
         data = self.state.read(STATE_LIMIT)
-        blobs, old = parse_state(data)
-        is_there, moves = os.path.lexists(self.path), False
-        if data[:11] != b'{"imgpull":' and (data or is_there):
-            self.refuse(self.state_path if data else self.path)
-        if blobs and data.startswith(self.header) and is_there:
-            self.file = open_own(self.path)
-            if os.fstat(self.file.fileno()).st_size == self.plan.size:
-                pieces = b"".join(blobs[layer.digest][2] for layer, _, _ in self.plan.layers)
-                self.arrived[: len(pieces)] = pieces
-        elif is_there:
-            # The tag has moved on, say: layers of both plans are copied from the old file.
-            wanted, kept = {layer.digest for layer, _, _ in self.plan.layers}, {}
-            for digest in sorted(wanted.intersection(blobs)):
-                offset, size, pieces = blobs[digest]
-                there = len(pieces) - len(pieces.lstrip(b"\1"))
-                kept.update({digest: (offset, min(size, there * PIECE))} if there else {})
-            if kept and not old and os.path.lexists(self.old_path):
-                self.refuse(self.old_path)
-            old, moves = kept or old, bool(kept)
-        self.sources = {digest: Source(self.old_path, *old[digest]) for digest in old}
+        if data[: len(MAGIC)] != MAGIC and (data or os.path.lexists(self.path)):
+            if not data:
+                remove(self.state_path)
+            what = f"{self.state_path if data else self.path} is not a file of imgpull"
+            raise DiskError(f"{what}: move it, or choose another name")
         self.state.seek(0)
-        self.first = len(self.header) + len(compact(old)) + 1  # where the pieces begin
-        write_all(self.state, self.header + compact(old) + b"\n" + self.arrived)
+        self.state.write(MAGIC)
+        self.file = open_own(self.path)
+        before, old = parse_state(data)
+        layers = [(layer.digest, offset, layer.size) for layer, offset, _ in self.plan.layers]
+        kept, wanted = {}, {layer[0] for layer in layers}
+        size = os.fstat(self.file.fileno()).st_size
+        if (size, layers) == (self.plan.size, [each[:3] for each in before]):
+            pieces = b"".join(each[3] for each in before)
+            self.arrived[: len(pieces)] = pieces
+        elif old or not os.path.lexists(self.old_path):
+            # The tag has moved on, say: layers of both plans are copied from the old file.
+            for digest, offset, size, pieces in before:
+                there = len(pieces) - len(pieces.lstrip(b"\1"))
+                if there and digest in wanted:
+                    kept[digest] = (offset, min(size, there * PIECE))
+        old = kept or old
+        self.sources = {digest: Source(self.old_path, *old[digest]) for digest in old}
+        header = compact({"imgpull": 4, "layers": layers, "old": old}) + b"\n"
+        self.first = len(header)  # where the pieces begin
+        self.state.seek(0)
+        write_all(self.state, header + self.arrived)
         self.state.truncate()
-        if moves:
+        if kept:
             # Only now, so that there is no old file that the state does not tell of.
+            self.file.close()
             os.replace(self.path, self.old_path)
-        self.file = self.file or open_own(self.path)
-
-    def refuse(self, path):
-        """Raise DiskError about a file that imgpull did not write, and leave all as it is."""
-        self.is_foreign = True
-        if not os.fstat(self.state.fileno()).st_size:
-            remove(self.state_path)
-        raise DiskError(f"{path} is not a file of imgpull: move it, or choose another name")
+            self.file = open_own(self.path)
 
     def prepare(self):
         """Bring the part file to its full size, and check that the disk has room for it."""
@@ -3353,37 +3342,26 @@ class PartFile(contextlib.AbstractContextManager):
 
     def put(self, offset, data):
         """Write bytes at an offset of the file."""
-        view = memoryview(data)
-        with file_errors(self.destination):
-            while view:
-                if hasattr(os, "pwrite"):
-                    count = os.pwrite(self.file.fileno(), view, offset)
-                else:
-                    with self.lock:
-                        self.file.seek(offset)
-                        count = self.file.write(view)
-                view, offset = view[count:], offset + count
+        with file_errors(self.destination), self.lock:
+            self.file.seek(offset)
+            write_all(self.file, data)
 
     def write(self, layer, position, data):
         """Write bytes of a Layer."""
         self.put(layer.offset + position, data)
 
     def note(self, number, arrived):
-        """Record that a piece has arrived (1), or has to come again (0)."""
+        """Record that a piece has arrived (1), or has to come again (0), for one thread a time."""
         self.arrived[number] = arrived
-        with file_errors(self.destination), self.lock:
+        with file_errors(self.destination):
             self.state.seek(self.first + number)
             self.state.write(bytes([arrived]))
 
     def read(self, layer, position, size):
         """Return at most size bytes of a Layer. Raises DiskError at the end of the file."""
-        with file_errors(self.destination):
-            if hasattr(os, "pread"):
-                data = os.pread(self.file.fileno(), size, layer.offset + position)
-            else:
-                with self.lock:
-                    self.file.seek(layer.offset + position)
-                    data = self.file.read(size)
+        with file_errors(self.destination), self.lock:
+            self.file.seek(layer.offset + position)
+            data = self.file.read(size)
         if not data:
             raise DiskError(f"{self.path} was truncated by another program: start again")
         return data
@@ -3401,22 +3379,15 @@ class PartFile(contextlib.AbstractContextManager):
         """Rename the archive into place, durably: every byte of it has been checked."""
         with file_errors(self.destination):
             os.fsync(self.file.fileno())
-            status = os.fstat(self.file.fileno())
             # A truncated file does not get its full size back: its last zeros are written once.
-            is_ours = os.path.exists(self.path) and os.path.samestat(status, os.lstat(self.path))
-            if not is_ours or status.st_size != self.plan.size:
+            size = os.fstat(self.file.fileno()).st_size
+            if not is_at(self.path, self.file) or size != self.plan.size:
                 what = f"{self.path} was removed, replaced or truncated by another program"
                 raise DiskError(f"{what}: run the same command again")
             if hasattr(os, "fchmod"):
                 os.fchmod(self.file.fileno(), file_mode(self.destination))
-            else:
-                self.file.close()  # Windows renames no open file
-            self.committed = True  # before the fact: Ctrl-C may strike between the two
-            try:
-                os.replace(self.path, self.destination)
-            except OSError:
-                self.committed = False
-                raise
+            self.file.close()  # Windows renames no open file
+            os.replace(self.path, self.destination)
         # The rename must outlast a power loss, on systems that can open a directory.
         with contextlib.suppress(OSError):
             directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
@@ -3426,17 +3397,16 @@ class PartFile(contextlib.AbstractContextManager):
                 os.close(directory)
 
     def __exit__(self, kind, error, _):
-        keep = not self.committed and (any(self.arrived) or self.sources)
         if self.file:
             self.file.close()
-        if keep:
-            error.kept = True
-        elif not self.is_foreign:
-            self.drop_old()
-            if not self.committed:
+            # There is none after commit(), even if Ctrl-C struck before its end.
+            if os.path.lexists(self.path) and (any(self.arrived) or self.sources):
+                error.kept = True
+            else:
+                self.drop_old()
                 remove(self.path)
-            # Before the lock goes, or another run's state might be removed.
-            remove(self.state_path)
+                # Before the lock goes, or another run's state might be removed.
+                remove(self.state_path)
         self.state.close()
 
     def drop_old(self):
@@ -3473,19 +3443,13 @@ class Pipe:
         self.arrived = bytearray(sum(piece_count(layer.size) for layer, _, _ in plan.layers))
         self.ring = memoryview(bytearray(min(WINDOW, len(self.arrived)) * PIECE))
 
-    def place(self, layer, position, size):
-        """Return the part of the ring for bytes of a Layer."""
+    def read(self, layer, position, size):
+        """Return the part of the ring for bytes of a Layer, all in one piece."""
         start = (layer.first * PIECE + position) % len(self.ring)
         return self.ring[start : start + size]
 
     def write(self, layer, position, data):
-        while data:
-            size = min(len(data), PIECE - position % PIECE)
-            self.place(layer, position, size)[:] = data[:size]
-            position, data = position + size, data[size:]
-
-    def read(self, layer, position, size):
-        return self.place(layer, position, size)
+        self.read(layer, position, len(data))[:] = data
 
     def note(self, number, arrived):
         self.arrived[number] = arrived
@@ -3495,13 +3459,9 @@ class Pipe:
         with file_errors("standard output"):
             write_all(self.out, data)
 
-    def flush(self):
-        """Do nothing: data in a pipe is gone."""
-
 
 # ---- Download: workers fetch runs of pieces, and hash each layer from front to end ---------------
 
-MEMORY = 1 << 20  # bytes for the buffers of all workers
 LEAST_RUN = 8  # pieces of one request, if several connections share a layer
 LOOK_SECONDS = 0.05  # between two looks at the workers
 BUSY = 0.9  # of a core: beyond that, this process is the limit and not the network
@@ -3522,22 +3482,21 @@ class Layer:
 
     planned: PlannedLayer
     first: int, the number of its first piece in the archive
+    arrived: memoryview, 1 for each piece that is there, as the store records it
     source: Source to copy it from, or None
-    arrived: bytes, 1 for each piece that is there already
     """
 
-    def __init__(self, planned, first, source, arrived):
+    def __init__(self, planned, first, arrived, source):
         self.descriptor, self.offset, registries = planned
-        self.registries = list(registries)  # those that may have it, the one to ask first
         self.size = self.descriptor.size
-        self.first, self.source = first, source
+        self.registries = list(registries) * 2  # those to try, in their order
+        self.first, self.arrived, self.source = first, arrived, source
         self.taken = bytearray(arrived)  # 1 for a piece that is there, or that a worker is fetching
         self.hasher, self.hashed = new_hash(self.descriptor.digest), 0  # and how many bytes it saw
-        self.is_hashing = False  # True while a thread is at its front
+        self.is_hashing = False  # True while a thread is at its front, and if it is complete
         self.runs = 0  # runs that workers are fetching
-        self.is_done = False  # True if all of it is there, with the right digest
-        self.is_local = True  # True if nothing of it came over the network
-        self.failures = 0  # how often all of it came and was wrong
+        # Its origin for the reporter, as long as nothing of it came over the network.
+        self.origin = f"from {source.path}" if source else "already downloaded"
 
     def hash(self, data):
         self.hasher.update(data)
@@ -3559,59 +3518,49 @@ class Download:
         self.changed = threading.Condition()  # guards what follows
         self.layers, first = [], 0
         for planned in plan.layers:
-            count = piece_count(planned.descriptor.size)
-            arrived = store.arrived[first : first + count]
+            end = first + piece_count(planned.descriptor.size)
+            arrived = memoryview(store.arrived)[first:end]
             source = None if any(arrived) else sources.get(planned.descriptor.digest)
             if source and source.size > planned.descriptor.size:
                 source = None  # the manifest lies about one of them
-            self.layers.append(Layer(planned, first, source, arrived))
-            first += count
+            self.layers.append(Layer(planned, first, arrived, source))
+            self.layers[-1].is_hashing = self.is_pipe  # by its reader
+            first = end
         if not self.is_pipe:
             # The largest first: one connection has to fetch it from a server without ranges.
             self.layers.sort(key=lambda layer: -layer.size)
-        self.passed = 0  # pieces that are through the pipe
-        self.workers = 0  # workers that are alive
-        # [Image, digests of its layers that are not complete], if the reporter is told of images
+        self.missing = {layer.descriptor.digest for layer in self.layers}  # those not yet complete
+        # [(Image, digests of its layers)] that are not complete, if the reporter is told of images
         several = plan.images if len(plan.images) > 1 else []
-        self.incomplete = [(each, {layer.digest for layer in each.layers}) for each in several]
-        self.written = sum(
-            min(PIECE, layer.size - number * PIECE)
-            for layer in self.layers
-            for number, arrived in enumerate(layer.taken)
-            if arrived
-        )  # bytes that are there
+        self.images = [(each, {layer.digest for layer in each.layers}) for each in several]
+        # Bytes that are there.
+        self.written = sum(min(each.size, each.taken.count(1) * PIECE) for each in self.layers)
+        self.passed = 0  # pieces that are through the pipe
         self.error = None  # the first failure of any thread
         self.over = threading.Event()
-        self.threads = []
+        self.threads = []  # the flusher of a file, or the reader of a pipe, then the workers
 
     def run(self):
         """Fetch and check everything. Raises the first failure of any thread."""
         if self.written:
             there, total = human(self.written), human(self.plan.total)
             self.reporter.note(f"resuming: {there} of {total} already downloaded")
-        self.complete(
-            {layer.digest for image in self.plan.images for layer in image.layers}
-            - {layer.descriptor.digest for layer in self.layers}
-        )
-        flusher = self.start(self.flush)
-        try:
-            self.watch()
-        except BaseException as error:  # Ctrl-C
-            self.fail(error)
+        self.complete()
+        self.start(self.read if self.is_pipe else self.flush)
+        self.guard(self.watch)
         self.over.set()
         deadline = time.monotonic() + 0.5
-        for thread in self.threads:
+        for number, thread in enumerate(self.threads, self.is_pipe):
             # One that waits for a name server may stay behind, and writes no more. The flusher
             # alone learns of a failed write-back. Ctrl-C may come before a thread has started.
             if thread.is_alive():
-                thread.join(None if thread is flusher else max(0, deadline - time.monotonic()))
+                thread.join(max(0, deadline - time.monotonic()) if number else None)
         if self.error:
             raise self.error
         # The silence of all threads is not enough: every layer must have been found right.
-        done = sum(layer.is_done for layer in self.layers)
-        if done != len(self.layers):
-            count = f"{done} of {plural(len(self.layers), 'layer')}"
-            raise ImgpullError(f"only {count} arrived: run the same command again")
+        if self.missing:
+            count = f"{len(self.missing)} of {plural(len(self.layers), 'layer')}"
+            raise ImgpullError(f"{count} did not arrive: run the same command again")
 
     def watch(self):
         """Start workers, more as long as they help, until all is done.
@@ -3620,20 +3569,18 @@ class Download:
         workers took 1.77 s of CPU for 381 MB over https, and two took 1.22 s: they hinder each
         other if Python itself is the limit.
         """
-        reader = self.start(self.read) if self.is_pipe else None
-        workers = []
         wall, cpu = time.monotonic(), time.process_time()
         while not self.error:
             self.reporter.progress(self.written)
-            alive = [thread for thread in workers if thread.is_alive()]
+            workers = self.threads[1:] = [each for each in self.threads[1:] if each.is_alive()]
             now, used = time.monotonic(), time.process_time()
-            is_idle = len(alive) < 2 - self.is_pipe or used - cpu < BUSY * (now - wall)
+            is_idle = len(workers) < 2 - self.is_pipe or used - cpu < BUSY * (now - wall)
             wall, cpu = now, used
-            if len(alive) < self.jobs and is_idle and self.has_work():
-                workers.append(self.start(self.work))
-                if not alive:
+            if len(workers) < self.jobs and is_idle and self.task():
+                self.start(self.work)
+                if not workers:
                     continue
-            waiting = [reader] if self.is_pipe and reader.is_alive() else alive
+            waiting = self.threads[:1] if self.is_pipe and self.threads[0].is_alive() else workers
             if not waiting:
                 break
             # Not Condition.wait: Ctrl-C in the midst of it may leave its lock taken.
@@ -3642,206 +3589,167 @@ class Download:
 
     def start(self, target):
         """Start a thread, whose failure ends the download."""
-
-        def guarded():
-            try:
-                target()
-            except BaseException as error:
-                self.fail(error)
-
-        thread = threading.Thread(target=guarded, daemon=True)
+        thread = threading.Thread(target=self.guard, args=(target,), daemon=True)
         self.threads.append(thread)
         thread.start()
-        return thread
 
-    def fail(self, error):
-        """Record the first failure, and stop the other threads."""
-        # A thread that was left behind must not stop the pull that comes after.
-        if not self.over.is_set():
+    def guard(self, target):
+        """Call a function; record the first failure of any, and stop the other threads."""
+        try:
+            target()
+        except BaseException as error:  # also Ctrl-C
             if not isinstance(error, Stopped):
                 self.error = self.error or error
-            self.transport.stopping.set()
+            # A thread that was left behind must not stop the pull that comes after.
+            if not self.over.is_set():
+                self.over.set()
+                self.transport.stopping.set()
 
     def flush(self):
         """Have the disk write all along, so that the end does not wait for it."""
-        try:
-            while not self.over.wait(FLUSH_SECONDS):
-                self.store.flush()
-        except ImgpullError as error:
-            # Also if the download is over: run() waits for this thread.
-            self.error = self.error or error
-            self.transport.stopping.set()
+        while not self.over.wait(FLUSH_SECONDS):
+            self.store.flush()
 
     def wait_until(self, condition):
-        """Wait until a function returns true, with self.changed held. Raises Stopped."""
-        while not condition():
-            if self.transport.stopping.is_set():
-                raise Stopped("stopped")
-            self.changed.wait(LOOK_SECONDS)
+        """Wait until a function returns true. Raises Stopped if the download is over."""
+        with self.changed:
+            while not self.over.is_set():
+                if condition():
+                    return
+                self.changed.wait(LOOK_SECONDS)
+        raise Stopped("stopped")
 
     # Workers:
 
-    def is_ahead(self, number):
-        """True if a piece is too far ahead of the pipe."""
-        return self.is_pipe and number >= self.passed + WINDOW
+    def is_ahead(self, layer, number):
+        """True if a piece of a layer is too far ahead of the pipe."""
+        return self.is_pipe and layer.first + number >= self.passed + WINDOW
 
-    def front(self, layer):
-        """True if the front of a layer has arrived and nobody hashes it, in a file."""
-        if self.is_pipe or layer.is_done or layer.is_hashing:
-            return False
-        return layer.hashed == layer.size or self.store.arrived[self.number(layer)]
-
-    def number(self, layer):
-        """Return the number of the piece at the front of a layer."""
-        return layer.first + layer.hashed // PIECE
+    def is_ready(self, layer):
+        """True if the front of a layer has arrived and nobody hashes it."""
+        is_there = layer.hashed == layer.size or layer.arrived[layer.hashed // PIECE]
+        return is_there and not layer.is_hashing
 
     def is_open(self, layer):
         """True if a worker can begin a run of a layer: one at a time if there are no ranges."""
         return 0 in layer.taken and (layer.registries[0].ranged or not layer.runs)
 
-    def has_work(self):
-        """True if one more worker would find something to do."""
-        return any(self.is_open(layer) or self.front(layer) for layer in self.layers)
+    def task(self):
+        """Return a layer to hash, or else one to fetch, or None."""
+        tests = (self.is_ready, self.is_open)
+        return next((layer for test in tests for layer in self.layers if test(layer)), None)
 
     def work(self):
         """Hash the fronts of layers, and fetch runs of pieces, until there are none to begin."""
-        view = memoryview(bytearray(max(16 << 10, min(BUFFER, MEMORY // self.jobs))))
-        with self.changed:
-            self.workers += 1
-        while True:
+        # Less for many workers, and a part of PIECE, so that no chunk is cut short.
+        view = memoryview(bytearray(BUFFER >> min(self.jobs // 8, 4)))
+        while not self.over.is_set():
             with self.changed:
-                layer = next(filter(self.front, self.layers), None)
-                if layer:
-                    layer.is_hashing, run = True, None
+                layer = self.task()
+                if layer is None:
+                    return
+                start, end = layer.taken.find(0), 0
+                if self.is_ready(layer):
+                    layer.is_hashing = True
+                elif self.is_ahead(layer, start):
+                    self.changed.wait(LOOK_SECONDS)
+                    continue
                 else:
-                    layer = next(filter(self.is_open, self.layers), None)
-                    if layer is None:
-                        self.workers -= 1
-                        return
-                    run = self.take_run(layer)
-                    if run is None:
-                        continue
+                    end = self.take_run(layer, start)
             try:
-                if run:
-                    self.fetch(layer, run[0], run[1], view)
+                if end:
+                    self.fetch(layer, start, end, view)
                 else:
-                    self.hash_arrived(layer)
+                    self.follow(layer)
             except ImgpullError as error:
                 error.layer = layer.descriptor.digest
                 raise
 
-    def take_run(self, layer):
-        """Return (start, end) of the first free pieces of a layer, None if others were faster."""
-        start = layer.taken.find(0)
-        if self.is_ahead(layer.first + start):
-            self.wait_until(lambda: not self.is_ahead(layer.first + start))
-        if layer.taken[start]:
-            return None
+    def take_run(self, layer, start):
+        """Take free pieces of a layer for one request, and return the end of their numbers."""
         end = layer.taken.find(1, start) % (len(layer.taken) + 1)
         if self.jobs > 1 and not layer.source and layer.registries[0].ranged:
             # The share of one connection. Of a pipe, what fits into its ring.
             run = WINDOW // (self.jobs + 1) or 1
             if not self.is_pipe:
-                run = max(LEAST_RUN, (end - start) // max(2, self.workers))
+                run = max(LEAST_RUN, (end - start) // max(2, len(self.threads) - 1))
             end = min(end, start + run)
         layer.taken[start:end] = b"\1" * (end - start)
         layer.runs += 1
-        return start, end
-
-    def extend(self, layer, limit):
-        """Return the new limit (int, bytes) of a run whose answer goes on, if the next is free."""
-        number = limit // PIECE
-        with self.changed:
-            # Others may be asking for that piece, and are about to be refused.
-            arrived = self.store.arrived
-            self.wait_until(lambda: not layer.taken[number] or arrived[layer.first + number])
-            if layer.taken[number]:
-                return limit
-            layer.taken[number] = 1
-        return min(limit + PIECE, layer.size)
+        return end
 
     def fetch(self, layer, start, end, view):
         """Fetch a run of pieces; those that do not come are free again."""
-        position, limit = start * PIECE, min(end * PIECE, layer.size)
+        # Of a front that broke off within a piece, what is hashed is in place.
+        position, limit = max(start * PIECE, layer.hashed), min(end * PIECE, layer.size)
         source, registry = layer.source, layer.registries[0]
         # Bytes in a pipe cannot be taken back, so a local file is checked first.
         if source and self.is_pipe and not is_intact(source, layer.descriptor, view):
             source = layer.source = None
-        from_start = not (start and registry.ranged)
         with self.changed:
-            is_front = not self.is_pipe and layer.hashed == position and not layer.is_hashing
+            is_front = not layer.is_hashing and layer.hashed == position
             layer.is_hashing |= is_front
-        whole = layer.hasher.copy() if is_front else None  # the hash up to the last whole piece
         try:
-            layer.is_local &= bool(source)
-            arguments = (layer.descriptor, position, limit, view, from_start)
-            pieces = source.pieces(view) if source else registry.pieces(*arguments)
-            for data in pieces:
-                if position + len(data) > limit:
-                    limit = self.extend(layer, limit)
-                    end = piece_count(limit)
-                    data = data[: limit - position]
-                    if not data:
-                        break
-                last = (position + len(data) - 1) // PIECE
-                if self.is_ahead(layer.first + last):
-                    with self.changed:
-                        self.wait_until(lambda last=last: not self.is_ahead(layer.first + last))
+            if source:
+                chunks = source.pieces(view)
+            else:
+                chunks, layer.origin = registry.pieces(layer.descriptor, position, limit, view), ""
+            for data in chunks:
+                number = position // PIECE
+                self.wait_until(lambda number=number: not self.is_ahead(layer, number))
                 self.store.write(layer, position, data)
                 if is_front:
                     layer.hash(data)
-                before, position = position, position + len(data)
-                if self.arrive(layer, before, position) and is_front:
-                    whole = layer.hasher.copy()
-                if self.transport.stopping.is_set():
-                    raise Stopped("stopped")
+                position += len(data)
+                with self.changed:
+                    self.written += len(data)
+                    if position % PIECE == 0 or position == layer.size:
+                        self.store.note(layer.first + number, 1)
+                        self.changed.notify_all()
         except RangeRefused as error:
-            if from_start:
-                raise
             self.reporter.debug(f"{error}; going on without ranges")
-            registry.ranged = False
         except (NotFound, NoAccess, Resumable):
             # Another registry of a bundle may have this layer, too.
-            if len(layer.registries) == 1:
+            others = [each for each in layer.registries if each is not registry]
+            if not others:
                 raise
-            with self.changed:
-                layer.registries = [each for each in layer.registries if each is not registry]
+            layer.registries = others
         except OSError as error:
             why = printable(error.strerror or error)
             self.reporter.warn(f"{source.path} cannot be read: {why}")
-        finally:
-            with self.changed:
-                layer.runs -= 1
-                if position < limit:
-                    layer.source = None
-                    self.written -= position % PIECE
-                    layer.taken[position // PIECE : end] = bytes(end - position // PIECE)
-                    if is_front:
-                        layer.hasher, layer.hashed = whole, position // PIECE * PIECE
-                layer.is_hashing &= not is_front
-
-    def arrive(self, layer, before, now):
-        """Record that bytes of a Layer are in place; true if that completes a piece."""
-        numbers = range(before // PIECE, piece_count(now) if now == layer.size else now // PIECE)
         with self.changed:
-            self.written += now - before
-            for number in numbers:
-                self.store.note(layer.first + number, 1)
-                self.changed.notify_all()
-        return bool(numbers)
+            layer.runs -= 1
+            if position < limit:
+                layer.source = None
+                layer.taken[position // PIECE : end] = bytes(end - position // PIECE)
+                self.written -= 0 if is_front else position % PIECE
+        if is_front:
+            self.follow(layer)
 
-    def hash_arrived(self, layer):
-        """Hash the part of a layer that has arrived, and judge it at its end."""
-        try:
-            while layer.hashed < layer.size and self.store.arrived[self.number(layer)]:
-                size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
-                layer.hash(self.store.read(layer, layer.hashed, size))
-                if self.transport.stopping.is_set():
-                    raise Stopped("stopped")
-            if layer.hashed == layer.size:
-                self.judge(layer)
-        finally:
-            layer.is_hashing = False
+    def follow(self, layer):
+        """Hash a layer as far as it has arrived, and judge it at its end.
+
+        Into a pipe, wait for all of it, and write it, its last bytes only if it is right.
+        """
+        data = b""
+        while layer.hashed < layer.size:
+            number = layer.hashed // PIECE
+            if self.is_pipe:
+                self.store.put(data)
+                with self.changed:
+                    self.passed = layer.first + number
+                    self.changed.notify_all()
+            elif not layer.arrived[number]:
+                break
+            self.wait_until(lambda number=number: layer.arrived[number])
+            size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
+            data = self.store.read(layer, layer.hashed, size)
+            layer.hash(data)
+        if layer.hashed == layer.size:
+            self.judge(layer)
+        if self.is_pipe:
+            self.store.put(data)
+        layer.is_hashing = layer.descriptor.digest not in self.missing
 
     def judge(self, layer):
         """Compare the digest of a whole layer; a wrong one is fetched once more.
@@ -3850,17 +3758,16 @@ class Download:
         """
         got, source = digest_in(layer.hasher), layer.source
         if got == layer.descriptor.digest:
-            with self.changed:
-                layer.is_done = True
-            how = f"from {source.path}" if source else "already downloaded"
-            self.reporter.layer(layer.descriptor, how if layer.is_local and layer.size else "")
-            self.complete({got})
+            self.reporter.layer(layer.descriptor, layer.origin)
+            self.complete(got)
             return
-        # A wrong local file tells nothing about the registry's copy, which is still tried twice.
-        layer.failures += not source
         text = f"{layer.registries[0].named}: {mismatch(got, layer.descriptor.digest)}"
-        if layer.failures > 2 * len(layer.registries) - 1 or self.is_pipe:
-            raise Damaged(text if self.is_pipe else f"{text}, {TWICE}")
+        if not source:  # which would tell nothing about the registry's copy
+            layer.registries = layer.registries[1:]
+        if self.is_pipe or not layer.registries:
+            error = Damaged(text if self.is_pipe else f"{text}, {TWICE}")
+            error.layer = layer.descriptor.digest
+            raise error
         place = f" in {source.path}" if source else ""
         self.reporter.warn(f"{text}{place}; downloading it again")
         with self.changed:
@@ -3869,17 +3776,14 @@ class Download:
                 self.store.note(layer.first + number, 0)
             layer.source, layer.taken = None, bytearray(len(layer.taken))
             layer.hasher, layer.hashed = new_hash(layer.descriptor.digest), 0
-            # Of a bundle's registries, the next one may have the right bytes.
-            layer.registries = layer.registries[1:] + layer.registries[:1]
 
-    def complete(self, digests):
-        """Report the images that are complete with those layers."""
+    def complete(self, digest=None):
+        """Record a complete layer, and report the images that are complete now."""
         with self.changed:
-            for _, missing in self.incomplete:
-                missing -= digests
-            done = [image for image, missing in self.incomplete if not missing]
-            self.incomplete = [pair for pair in self.incomplete if pair[1]]
-        for image in done:
+            self.missing.discard(digest)
+            done = [pair for pair in self.images if pair[1].isdisjoint(self.missing)]
+            self.images = [pair for pair in self.images if pair not in done]
+        for image, _ in done:
             self.reporter.image(image)
 
     # The reader of a pipe:
@@ -3888,29 +3792,8 @@ class Download:
         """Write the archive to the pipe: its literals, and each layer as it arrives."""
         for layer, (_, literal) in zip(self.layers, self.plan.literals):
             self.store.put(literal)
-            try:
-                self.pass_on(layer)
-            except Damaged as error:
-                error.layer = layer.descriptor.digest
-                raise
+            self.follow(layer)
         self.store.put(self.plan.literals[-1][1])
-
-    def pass_on(self, layer):
-        """Write a layer to the pipe, its last bytes only if all of it is right."""
-        data = b""
-        while layer.hashed < layer.size:
-            number = self.number(layer)
-            with self.changed:
-                self.passed = number
-                self.changed.notify_all()
-                self.wait_until(lambda number=number: self.store.arrived[number])
-            size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
-            data = self.store.read(layer, layer.hashed, size)
-            layer.hash(data)
-            if layer.hashed < layer.size:
-                self.store.put(data)
-        self.judge(layer)
-        self.store.put(data)
 
 
 def is_intact(source, descriptor, view):
@@ -4289,10 +4172,10 @@ def find_present(plan, destination, sources):
     blobs = {}
     state = destination + ".part.state"
     with contextlib.suppress(OSError), open(state, "rb", opener=open_at_once) as file:
-        blobs, _ = parse_state(file.read(STATE_LIMIT))
+        blobs = {digest: pieces for digest, _, _, pieces in parse_state(file.read(STATE_LIMIT))[0]}
     present = {}
     for layer in (planned.descriptor for planned in plan.layers):
-        pieces = blobs[layer.digest][2] if layer.digest in blobs else b""
+        pieces = blobs.get(layer.digest, b"")
         size = layer.size if layer.digest in sources else pieces.count(1) * PIECE
         present.update({layer.digest: min(size, layer.size)} if size else {})
     return present
