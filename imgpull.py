@@ -28,6 +28,7 @@ import argparse
 import collections
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -4281,7 +4282,6 @@ def is_intact(source, descriptor, view):
 # ---- Pull: from references to an archive ---------------------------------------------------------
 
 UNDECLARED_LIMIT = 50  # entries of an index without platform whose configs are fetched
-NESTED_LIMIT = 4  # indexes within indexes
 
 
 class PullResult(
@@ -4296,7 +4296,7 @@ class PullResult(
     destination: str, as given
     size: int, bytes of the archive
     fetched: int, bytes of configs and layers that came over the network
-    present: {digest: bytes} of the layers, or parts of them, that were local already
+    present: {digest: bytes} of each layer that were local already
     omitted: {digest: bytes} of the layers that a base has
     seconds: float
     failures: list of ImgpullError, of the images that keep_going skipped
@@ -4310,23 +4310,21 @@ class PullResult(
 
 def parse_platforms(text):
     """Return a tuple of Platform for "os/arch,…" or a Platform; "all" and None as they are."""
-    if text is None or text == "all":
+    if text in (None, "all"):
         return text
-    if isinstance(text, Platform):
-        return (text,)
-    return tuple(parse_platform(part) for part in text.split(","))
+    return tuple(parse_platform(part) for part in str(text).split(","))
 
 
 def wanted_platforms(platforms):
     """Return the Platforms to look for, best first: the requested ones, or this host's."""
     if platforms:
-        return list(platforms)
+        return platforms
     host = host_platform()
     # Hosts with other systems, such as macOS, run linux images in a virtual machine.
-    return [host] if host.os == "linux" else [host, host._replace(os="linux")]
+    return host, host._replace(os="linux")
 
 
-def resolve(registry, manifest, platforms, reporter):
+def resolve(registry, manifest, platforms):
     """Return the Manifest for a platform, through indexes. Raises NotFound if there is none.
 
     platforms: tuple of one Platform, or None for this host's
@@ -4334,17 +4332,15 @@ def resolve(registry, manifest, platforms, reporter):
     wanted = wanted_platforms(platforms)
     for platform in wanted:
         found = manifest
-        for _ in range(NESTED_LIMIT):
-            if found and found.is_index:
-                # Entries with a platform come first: the others cost a request each.
-                choice = choose(found.children, platform)
-                choice = choice or choose(undeclared(registry, found), platform)
-                found = choice and registry.get(choice)
-        if found and found.is_index:
-            raise Damaged(f"{registry.named} has more than {NESTED_LIMIT} nested indexes")
+        while found and found.is_index:
+            # Entries with a platform come first: the others cost a request each.
+            choice = choose(found.children, platform)
+            choice = choice or choose(undeclared(registry, found), platform)
+            found = choice and registry.get(choice)
         if found:
-            if platform is not wanted[0] and manifest.is_index:
-                reporter.note(f"{registry.named} is not for {wanted[0]}: pulling {platform}")
+            if platform != wanted[0]:
+                text = f"{registry.named} is not for {wanted[0]}: pulling {platform}"
+                registry.transport.reporter.note(text)
             return found
     offered = runnable(manifest.children) + undeclared(registry, manifest)
     names = sorted({str(each.platform) for each in offered}) or ["no platform at all"]
@@ -4368,31 +4364,38 @@ def undeclared(registry, index):
     return descriptors
 
 
-def find_target(registry, has_archives):
-    """Return the Manifest of a registry's reference.
+def find_known(registry):
+    """Return the Manifest of a registry's tag, without a GET if registry.documents has it.
 
-    has_archives: bool, True if registry.documents has those of local archives. Then HEAD tells if
-        the tag is one of them: Docker Hub's quota counts each GET of a manifest, and no HEAD.
+    Docker Hub's quota counts each GET of a manifest, and no HEAD.
     """
-    if has_archives and not registry.reference.digest:
-        # Whatever is wrong with HEAD, GET may be right. The index of a single platform is not in
-        # an archive, and its claim of one (SOURCE) proves nothing: it costs a GET.
-        with contextlib.suppress(ImgpullError):
-            digest = registry.head().digest
-            if digest in registry.documents:
-                return registry.get(digest)
+    # Whatever is wrong with HEAD, GET may be right. The index of a single platform is not in an
+    # archive, and its claim of one (SOURCE) proves nothing: it costs a GET.
+    with contextlib.suppress(ImgpullError):
+        digest = registry.head().digest
+        if digest in registry.documents:
+            return registry.get(digest)
     return registry.get()
 
 
-def find_image(registry, platforms, name, reporter, has_archives=False, referrers=False):
+def documents_of(registry, manifests):
+    """Return {digest: bytes} of Manifests and their configs."""
+    documents = {}
+    for manifest in manifests:
+        documents[manifest.digest] = manifest.body
+        if manifest.config:
+            documents[manifest.config.digest] = registry.blob(manifest.config)
+    return documents
+
+
+def find_image(registry, target, platforms, name):
     """Return the Image of a registry's reference: all its documents, fetched and checked.
 
+    target: Manifest of the reference
     platforms: tuple of Platforms, None for this host's, or "all"
     name: str, the image's full name in the archive, or None for its own
-    has_archives: bool, see find_target()
-    referrers: bool, include them
     """
-    target, source = find_target(registry, has_archives), ""
+    reporter, source = registry.transport.reporter, ""
     named = parse_reference(name) if name else registry.named
     full = named.name + (f":{named.tag}" if named.tag else f"@{target.digest}")
     if not named.tag:
@@ -4400,50 +4403,42 @@ def find_image(registry, platforms, name, reporter, has_archives=False, referrer
     if platforms == "all":
         manifests = [each for _, each in walk(target.descriptor, target, registry.get, full)]
     elif platforms and len(platforms) > 1 and target.is_index:
-        manifests = [resolve(registry, target, (one,), reporter) for one in platforms]
-        manifests = [target] + manifests
+        manifests = [target] + [resolve(registry, target, (one,)) for one in platforms]
     else:
-        manifests = [resolve(registry, target, platforms, reporter)]
+        manifests = [resolve(registry, target, platforms)]
         if manifests[0] is not target:
             source = target.digest
             if registry.reference.digest:
                 reporter.note(f"{registry.named} is an index: pulling {manifests[0].digest}")
-    documents = {}
-    for manifest in manifests:
-        documents[manifest.digest] = manifest.body
-        if manifest.config:
-            documents[manifest.config.digest] = registry.blob(manifest.config)
-    top = manifests[0]
-    image = assemble_image(full, top.descriptor, documents, source, (), registry)
+    documents = documents_of(registry, manifests)
+    image = assemble_image(full, manifests[0].descriptor, documents, source, (), registry)
     if not image.configs:
-        kind = printable(top.config.media_type if top.config else "an index", 90)
         reporter.note(
-            f"{full} is not a container image but an artifact ({kind}): archived as an OCI "
-            "layout, without docker's manifest.json"
+            f"{full} is not a container image but an artifact: archived as an OCI layout, without "
+            "docker's manifest.json"
         )
-    elif not source and not top.is_index:
+    elif image.platform and not source and platforms != "all":
         check_platform(image, platforms, reporter)
     if any(layer.media_type.endswith("zstd") for layer in image.layers):
         reporter.warn(f"{full} has zstd layers, which docker before version 23 cannot unpack")
-    return with_referrers(image, reporter) if referrers else image
+    return image
 
 
-def check_platform(image, wanted, reporter):
+def check_platform(image, platforms, reporter):
     """Check a single-platform image's config against the requested platforms.
 
     Raises NotFound on another platform than the requested one, and warns if none was requested.
     """
-    platforms = wanted_platforms(None if wanted == "all" else wanted)
-    runs = [one for each in platforms for one in acceptable(each)]
-    if image.platform.os and all(fitness(image.platform, one) is None for one in runs):
-        text = f"{image.name} is not available for {platforms[0]} (available: {image.platform})"
-        if wanted and wanted != "all":
+    wanted = wanted_platforms(platforms)
+    offered = [image.descriptor._replace(platform=image.platform)]
+    if image.platform.os and not any(choose(offered, each) for each in wanted):
+        text = f"{image.name} is not available for {wanted[0]} (available: {image.platform})"
+        if platforms:
             raise NotFound(text)
-        if not wanted:
-            reporter.warn(f"{text}: pulling it anyway")
+        reporter.warn(f"{text}: pulling it anyway")
 
 
-def with_referrers(image, reporter):
+def with_referrers(image):
     """Return the Image with all referrers of its manifests, and of the index that it is from.
 
     BuildKit's attestations count as well, which refer to a platform's manifest by an annotation
@@ -4452,114 +4447,70 @@ def with_referrers(image, reporter):
     registry = image.registry
     manifests = ([registry.get(image.source)] if image.source else []) + image.manifests
     digests = [manifest.digest for manifest in manifests]
-    children = [child for manifest in manifests for child in manifest.children]
-    attestations = [
-        (child.annotations.get("vnd.docker.reference.digest"), child)
-        for child in collections.OrderedDict((each.digest, each) for each in children).values()
-        if child.is_attestation
-    ]
-    attestations = [pair for pair in attestations if pair[0] in digests]
-    subjects = digests + [child.digest for _, child in attestations if child.digest not in digests]
-    referrers = [
-        Referrer(subject, "", registry.get(child))
-        for subject, child in attestations
-        if child.digest not in digests
-    ] + find_referrers(registry, subjects, reporter)
+    attestations = {}
+    for child in (child for manifest in manifests for child in manifest.children):
+        subject = child.annotations.get("vnd.docker.reference.digest")
+        if child.is_attestation and subject in digests and child.digest not in digests:
+            attestations[child.digest] = Referrer(subject, "", registry.get(child))
+    reporter = registry.transport.reporter
+    referrers = list(attestations.values())
+    referrers += find_referrers(registry, digests + list(attestations), reporter)
     if not referrers:
         reporter.note(f"no signatures or other referrers found for {image.name}")
         return image
-    documents = dict(image.documents)
-    for manifest in manifests + [referrer.manifest for referrer in referrers]:
-        documents[manifest.digest] = manifest.body
-        if manifest.config:
-            documents[manifest.config.digest] = registry.blob(manifest.config)
+    documents = documents_of(registry, manifests + [each.manifest for each in referrers])
+    documents.update(image.documents)
     image = image._replace(documents=documents, referrers=referrers)
     if signed_descriptor(image)[0].digest != image.digest:
         # With the index in index.json, containerd walks through it to all of its manifests and
         # configs with --all-platforms (as k3s does), but not to their layers.
         for child in manifests[0].children:
             with contextlib.suppress(NotFound, Damaged):
-                other = registry.get(child)
-                documents[child.digest] = other.body
-                if other.config:
-                    documents[other.config.digest] = registry.blob(other.config)
+                documents.update(documents_of(registry, [registry.get(child)]))
     return image
 
 
-def in_threads(function, things, count):
-    """Return [function(thing) or the exception that it raised, ...], several at once, in order."""
-    results = [None] * len(things)
-    numbers = iter(range(len(things)))  # its next() is atomic: no two threads get the same
+def find_images(requests, find, transport, keep_going=False):
+    """Return ([Image, ...], [ImgpullError, ...]): the images of the requests, and the failures.
+
+    requests: list of ImageRequest; one that occurs twice is looked up once
+    find: function from an ImageRequest to its Image
+    keep_going: bool, skip images that fail; otherwise the first failure is raised
+    """
+    requests = list({each._replace(place=""): each for each in requests}.values())
+    waiting, results = iter(requests), {}  # next() is atomic: no two threads get the same request
 
     def work():
-        for number in numbers:
+        for request in waiting:
             try:
-                results[number] = function(things[number])
+                results[request] = find(request)
             except BaseException as error:
-                results[number] = error
+                results[request] = error
+                error.image = request.name or str(request.reference)
+                if request.place:
+                    error.args = (f"{request.place}: {error}",)
+                if not keep_going:
+                    transport.stopping.set()
+            transport.reporter.status(
+                f"looked up {len(results)} of {plural(len(requests), 'image')}"
+            )
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(count, len(things)))]
+    transport.reporter.status(f"looking up {requests[0].reference}")
+    # Each look-up waits for a few answers, one after the other: more at once than for layers.
+    threads = [threading.Thread(target=work, daemon=True) for _ in requests[: transport.idle_limit]]
     for thread in threads:
         thread.start()
     for thread in threads:
         # Not join() alone: Ctrl-C would wait for its end.
         while thread.is_alive():
             thread.join(LOOK_SECONDS)
-    return results
-
-
-def find_images(requests, find, transport, keep_going=False):
-    """Return ([Image, ...], [ImgpullError, ...]): the images, each once, and the failures.
-
-    requests: list of ImageRequest
-    find: function from an ImageRequest to its Image
-    keep_going: bool, skip images that fail; otherwise the first failure is raised
-    """
-    unique = collections.OrderedDict((each._replace(place=""), each) for each in reversed(requests))
-    requests = list(unique.values())[::-1]
-    ended = []  # the finished requests, successful or not
-
-    def attempt(request):
-        try:
-            return find(request)
-        except ImgpullError as error:
-            if not keep_going:
-                transport.stopping.set()
-            error.image = request.name or str(request.reference)
-            error.args = (f"{request.place}: {error}",) if request.place else error.args
-            raise
-        finally:
-            ended.append(request)
-            count = plural(len(requests), "image")
-            transport.reporter.status(f"looked up {len(ended)} of {count}")
-
-    transport.reporter.status(f"looking up {requests[0].reference}")
-    # Each look-up waits for a few answers, one after the other: more at once than for layers.
-    results = in_threads(attempt, requests, transport.idle_limit)
-    failures = [each for each in results if isinstance(each, BaseException)]
-    failures = [each for each in failures if not isinstance(each, Stopped)]
-    images = [each for each in results if isinstance(each, Image)]
+    ended = [results[each] for each in requests]
+    images = [each for each in ended if isinstance(each, Image)]
+    failures = [each for each in ended if not isinstance(each, (Image, Stopped))]
     for error in failures:
-        if not (images and keep_going and isinstance(error, ImgpullError)):
-            error.others = [str(each) for each in failures[1:] if keep_going]
+        if not (keep_going and isinstance(error, ImgpullError)):
             raise error
     return images, failures
-
-
-def admitted(images, held):
-    """Return ([Image, ...], [ImgpullError, ...]): those that fit together, each name once.
-
-    held: list of names; these images are not given up for others
-    """
-    good, failures, names, sizes = {}, [], {}, {}
-    for image in sorted(images, key=lambda image: image.name not in held):
-        try:
-            admit(image, names, sizes)
-            good.setdefault(image.name, image)
-        except ImgpullError as error:
-            error.image = image.name
-            failures.append(error)
-    return [image for image in images if good.get(image.name) is image], failures
 
 
 def check_registries(requests, settings):
@@ -4567,15 +4518,14 @@ def check_registries(requests, settings):
 
     A password for one would be sent to another.
     """
-    options = {"user": "--user", "token": "--token", "cert": "--cert", "namespace": "--ns"}
-    options["insecure"] = "--insecure"
-    given = [options[name] for name in options if getattr(settings, name)]
-    if settings.scheme == "http" and any(request.scheme is None for request in requests):
-        given.append("--scheme http")
+    names = "user token cert insecure namespace".split()
+    given = [name for name in names if getattr(settings, name)]
+    if settings.scheme == "http" and not all(request.scheme for request in requests):
+        given.append("scheme")
     registries = sorted({request.reference.registry for request in requests})
     if len(registries) > 1 and given:
         raise UsageError(
-            f"{given[0]} is for one registry, and the images are from several ("
+            f"the option {given[0]} is for one registry, and the images are from several ("
             f"{printable(', '.join(registries))}): log in to each (docker login, podman login), "
             "put certificates into certs.d, write http://HOST/NAME for a registry without TLS, or "
             "pull from one registry at a time"
@@ -4583,75 +4533,156 @@ def check_registries(requests, settings):
 
 
 def check_destination(destination, base, force):
-    """Return the Archive at a destination, None if there is none. Raises ImgpullError.
+    """Return the Archive at a destination in a list, which is empty if there is none.
 
     base: list of paths of archives that must not be replaced
     force: bool, overwrite a file that imgpull has not written
+
+    Raises ImgpullError if the destination cannot be written.
     """
+    parent, name = os.path.split(destination)
+    why = ""
     if destination == "-":
-        return None
-    parent = os.path.dirname(destination) or "."
-    if os.path.isdir(destination) or not os.path.basename(destination):
-        example = os.path.join(destination, "image.tar")
-        raise DiskError(f"{destination} is a directory: give a file's name, such as {example}")
-    if not os.path.isdir(parent):
-        raise DiskError(f"{destination} cannot be written: there is no directory {parent}")
-    if not os.path.exists(destination):
-        return None
-    if not os.path.isfile(destination):
-        raise DiskError(f"{destination} is not a regular file; for a pipe write - and redirect it")
-    if any(os.path.exists(path) and os.path.samefile(path, destination) for path in base):
+        return []
+    if os.path.isdir(destination) or not name:
+        why = (
+            f"is a directory: name a file in it, such as {os.path.join(parent, name, 'image.tar')}"
+        )
+    elif not os.path.isdir(parent or "."):
+        why = f"cannot be written: there is no directory {parent}"
+    elif not os.path.exists(destination):
+        return []
+    elif not os.path.isfile(destination):
+        why = "is not a regular file; for a pipe write - and redirect it"
+    elif any(os.path.exists(path) and os.path.samefile(path, destination) for path in base):
         raise UsageError(f"{destination} is the base: the delta needs another name")
+    if why:
+        raise DiskError(f"{destination} {why}")
     try:
-        return read_archive(destination) if os.path.getsize(destination) else None
+        return [read_archive(destination)] if os.path.getsize(destination) else []
     except ImgpullError as error:
         if force:
-            return None
+            return []
         raise DiskError(f"{error}; --force overwrites it, or choose another name") from None
 
 
-def read_bases(paths, reporter):
-    """Return [Archive, ...] for --base, verified. Raises ImgpullError."""
-    archives = []
-    for path in paths:
-        try:
-            archives.append(read_archive(path, True, False, reporter))
-        except Damaged as error:
-            hint = "--base-image REF takes the layers of an image instead"
-            raise Damaged(f"{error}; {hint}") from None
-        for fault in archives[-1].faults:
-            raise Damaged(f"{printable(path)} cannot be used as a base: {fault.text}")
-    return archives
+def read_base(path, reporter):
+    """Return the Archive of --base, verified. Raises ImgpullError."""
+    try:
+        archive = read_archive(path, True, False, reporter)
+    except Damaged as error:
+        raise Damaged(f"{error}; --base-image REF takes the layers of an image instead") from None
+    for fault in archive.faults:
+        raise Damaged(f"{printable(path)} cannot be used as a base: {fault.text}")
+    return archive
 
 
 def is_up_to_date(plan, path, reporter):
     """True if a file is, byte for byte, the archive of a plan."""
     view = memoryview(bytearray(BUFFER))
-    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
-        for offset, literal in plan.literals:
-            file.seek(offset)
-            if file.read(len(literal)) != literal or os.path.getsize(path) != plan.size:
-                return False
-        reporter.status(f"checking if {path} is up to date")
-        return all(
-            is_intact(Source(path, offset, descriptor.size), descriptor, view)
-            for descriptor, offset, _ in plan.layers
-        )
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) == plan.size:
+            reporter.status(f"checking if {path} is up to date")
+            return all(
+                b"".join(map(bytes, Source(path, offset, len(literal)).pieces(view))) == literal
+                for offset, literal in plan.literals
+            ) and all(
+                is_intact(Source(path, offset, layer.size), layer, view)
+                for layer, offset, _ in plan.layers
+            )
     return False
 
 
 def find_present(plan, destination, sources):
-    """Return {digest: bytes} of the layers of a plan, or parts of them, that are local already."""
-    blobs = {}
+    """Return {digest: bytes} of each layer of a plan that are local already."""
+    blobs, present = {}, {}
     state = destination + ".part.state"
     with contextlib.suppress(OSError), open(state, "rb", opener=open_at_once) as file:
         blobs, _ = parse_state(file.read(STATE_LIMIT))
-    present = {}
-    for layer in (planned.descriptor for planned in plan.layers):
-        pieces = blobs[layer.digest][2] if layer.digest in blobs else b""
-        size = layer.size if layer.digest in sources else pieces.count(1) * PIECE
-        present.update({layer.digest: min(size, layer.size)} if size else {})
+    for layer, _, _ in plan.layers:
+        _, _, pieces = blobs.get(layer.digest, (0, 0, b""))
+        there = layer.size if layer.digest in sources else pieces.count(1) * PIECE
+        present[layer.digest] = min(there, layer.size)
     return present
+
+
+def write_images(images, failures, held, omit, destination, keep_going, force, write):
+    """Write images into an archive, without those that fail; return the PullResult.
+
+    failures: list of ImgpullError, of the images that could not be looked up
+    held: list of the names of images at the destination
+    omit: frozenset of digests of layers to omit
+    write: function from an ArchivePlan, the failures and the names that it lacks to a PullResult
+    """
+    while True:
+        # Anew each time, since an image that contradicts a failed one may fit now.
+        fits, conflicts, names, sizes = {}, [], {}, {}
+        # Those that the destination holds come first: they are not given up for others.
+        for image in sorted(images, key=lambda image: image.name not in held):
+            try:
+                admit(image, names, sizes)
+                fits.setdefault(image.name, image)
+            except ImgpullError as error:
+                error.image = image.name
+                conflicts.append(error)
+        good = [image for image in images if fits.get(image.name) is image]
+        failed, replaced = failures + conflicts, [name for name in held if name not in fits]
+        if failed and keep_going and good and replaced and not force:
+            text = f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
+            text += "which the new archive would lack; --force replaces it"
+            failed, good = [ImgpullError(text)] + failed, []
+        if failed and not (keep_going and good):
+            failed[0].others = [str(each) for each in failed[1:] if keep_going]
+            raise failed[0]
+        try:
+            return write(plan_archive(good, omit), failed, replaced)
+        except (NotFound, NoAccess, Damaged, Resumable) as error:
+            lost = [
+                image
+                for image in good
+                if error.layer
+                in [layer.digest for each in image.all_manifests for layer in each.layers]
+            ]
+            error.image = ", ".join(image.name for image in lost)
+            # Bytes in a pipe cannot be taken back.
+            if destination == "-" or not (keep_going and lost):
+                raise
+            images = [image for image in images if image not in lost]
+            failures = [error] + failures
+
+
+def write_archive(
+    destination, jobs, transport, sources, dry_run, begun, plan, failures, replaced
+):  # fmt: skip
+    """Write the archive of a plan, if it is not there already, and return the PullResult."""
+    transport.stopping.clear()
+    is_pipe, reporter = destination == "-", transport.reporter
+    present = find_present(plan, destination, sources)
+    unchanged = not is_pipe and is_up_to_date(plan, destination, reporter)
+    if not (dry_run or unchanged):
+        reporter.start([layer for layer, _, _ in plan.layers], plan.total, plan.images)
+        if is_pipe:
+            pipe = Pipe(sys.stdout.buffer, plan)
+            Download(plan, pipe, jobs, transport, reporter, sources).run()
+        else:
+            # Through a symlink: the link stays, and its target is replaced.
+            with PartFile(os.path.realpath(destination), plan) as part:
+                found = dict(part.sources, **sources)
+                Download(plan, part, jobs, transport, reporter, found).run()
+                part.commit()
+    elif not (is_pipe or unchanged):
+        check_space(destination, plan.size - sum(present.values()))
+    omitted = {
+        layer.digest: layer.size
+        for image in plan.images
+        for layer in image.layers
+        if layer.digest in image.omitted
+    }
+    return PullResult(
+        plan.images, destination, plan.size, transport.fetched, present, omitted,
+        time.monotonic() - begun, failures, unchanged, replaced,
+        0 if is_pipe else free_space(destination),
+    )  # fmt: skip
 
 
 def pull(
@@ -4686,112 +4717,39 @@ def pull(
     base_requests = [parse_request(one) for one in base_images]
     check_registries(requests + base_requests, settings)
     there = check_destination(destination, base, force)
-    reused = ([there] if there else []) + [read_archive(each, reporter=reporter) for each in reuse]
-    bases = read_bases(base, reporter)
-    transport = Transport(settings, reporter, jobs)
+    bases = [read_base(each, reporter) for each in base]
+    archives = there + bases + [read_archive(each, reporter=reporter) for each in reuse]
     documents = {}  # {digest: bytes}: no document is fetched twice
     sources = {}  # {digest: Source} of local blobs
-    for archive in reused + bases:
+    for archive in archives:
         documents.update(archive.documents)
         sources.update(sources_in(archive))
+    transport = Transport(settings, reporter, jobs)
 
-    def find(request, **options):
+    def find(request):
         own = settings._replace(scheme=request.scheme or settings.scheme)
         registry = Registry(request.reference, own, reporter, transport, documents)
-        return find_image(registry, platforms, request.name, reporter, bool(sources), **options)
+        is_tag_known = archives and not request.reference.digest
+        target = find_known(registry) if is_tag_known else registry.get()
+        image = find_image(registry, target, platforms, request.name)
+        return with_referrers(image) if referrers and request in requests else image
 
     try:
-        images, failures = find_images(
-            requests, lambda each: find(each, referrers=referrers), transport, keep_going
-        )
+        images, failures = find_images(requests, find, transport, keep_going)
         based = [image for archive in bases for image in archive.images]
-        based += find_images(base_requests, find, transport)[0] if base_requests else []
+        if base_requests:
+            based += find_images(base_requests, find, transport)[0]
         omit = omissible(layer_stacks(images), layer_stacks(based))
         if based and not omit:
             reporter.note("no layer is in the base: nothing is omitted")
-        how = (destination, jobs, transport, reporter, sources, dry_run)
-        return write_images(images, failures, omit, there, how, keep_going, force, begun)
+        write = functools.partial(
+            write_archive, destination, jobs, transport, sources, dry_run, begun
+        )
+        held = [image.name for archive in there for image in archive.images]
+        return write_images(images, failures, held, omit, destination, keep_going, force, write)
     finally:
         reporter.finish()
         transport.close()
-
-
-def write_images(images, failures, omit, there, how, keep_going, force, begun):
-    """Write images into an archive, without those whose layers fail; return the PullResult.
-
-    failures: list of ImgpullError, of the images that could not be looked up
-    omit: frozenset of digests of layers to omit
-    there: Archive at the destination, or None
-    how: tuple of the arguments of write_archive() behind plan and present
-    begun: float, time.monotonic() at the start of the pull
-    """
-    destination, _, transport, _, sources, _ = how
-    known, held = failures, [image.name for image in there.images] if there else []
-    while True:
-        # An image that contradicts a failed one may fit now.
-        good, conflicts = admitted(images, held)
-        failures = known + conflicts
-        if conflicts and not (keep_going and good):
-            raise conflicts[0]
-        plan = plan_archive(good, omit)
-        replaced = [name for name in held if name not in [image.name for image in good]]
-        if failures and replaced and not force:
-            error = ImgpullError(
-                f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
-                "which the new archive would lack; --force replaces it"
-            )
-            error.others = [str(each) for each in failures]
-            raise error
-        present = find_present(plan, destination, sources)
-        try:
-            unchanged = write_archive(plan, present, *how)
-            break
-        except (NotFound, NoAccess, Damaged, Resumable) as error:
-            lost = [
-                image
-                for image in good
-                for each in image.all_manifests
-                if error.layer in [layer.digest for layer in each.layers]
-            ]
-            error.image = ", ".join(collections.OrderedDict.fromkeys(each.name for each in lost))
-            # Bytes in a pipe cannot be taken back.
-            if not keep_going or destination == "-" or not lost:
-                raise
-            images = [image for image in images if image not in lost]
-            if not images:
-                raise
-            known = known + [error]
-    layers = [layer for image in plan.images for layer in image.layers]
-    gone = frozenset().union(*(image.omitted for image in plan.images))
-    omitted = {layer.digest: layer.size for layer in layers if layer.digest in gone}
-    free = 0 if destination == "-" else free_space(destination)
-    return PullResult(
-        plan.images, destination, plan.size, transport.fetched, present, omitted,
-        time.monotonic() - begun, failures, unchanged, replaced, free,
-    )  # fmt: skip
-
-
-def write_archive(plan, present, destination, jobs, transport, reporter, sources, dry_run):
-    """Write the archive of a plan; return True if the destination held exactly this already."""
-    transport.stopping.clear()
-    is_pipe = destination == "-"
-    if not is_pipe and is_up_to_date(plan, destination, reporter):
-        return True
-    if dry_run:
-        if not is_pipe:
-            check_space(destination, plan.size - sum(present.values()))
-        return False
-    layers = [layer.descriptor for layer in plan.layers]
-    reporter.start(layers, plan.total, plan.images)
-    if is_pipe:
-        Download(plan, Pipe(sys.stdout.buffer, plan), jobs, transport, reporter, sources).run()
-        return False
-    # Through a symlink: the link stays, and its target is replaced.
-    with PartFile(os.path.realpath(destination), plan) as part:
-        found = dict(part.sources, **sources)
-        Download(plan, part, jobs, transport, reporter, found).run()
-        part.commit()
-    return False
 
 
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
@@ -5363,7 +5321,7 @@ def show_manifest(options, settings, reporter):
     registry = Registry(request.reference, settings, reporter)
     manifest = registry.get()
     if options.manifest == "image":
-        manifest = resolve(registry, manifest, parse_platforms(options.platform), reporter)
+        manifest = resolve(registry, manifest, parse_platforms(options.platform))
     elif not manifest.is_index:
         raise ImgpullError(
             f"{registry.named} is not an index but the manifest of one image: --manifest image "
