@@ -4365,14 +4365,14 @@ def undeclared(registry, index):
 
 
 def find_known(registry):
-    """Return the Manifest of a registry's tag, without a GET if registry.documents has it.
+    """Return the Manifest of a registry's reference, without a GET if registry.documents has it.
 
     Docker Hub's quota counts each GET of a manifest, and no HEAD.
     """
     # Whatever is wrong with HEAD, GET may be right. The index of a single platform is not in an
     # archive, and its claim of one (SOURCE) proves nothing: it costs a GET.
     with contextlib.suppress(ImgpullError):
-        digest = registry.head().digest
+        digest = registry.reference.digest or registry.head().digest
         if digest in registry.documents:
             return registry.get(digest)
     return registry.get()
@@ -4388,36 +4388,42 @@ def documents_of(registry, manifests):
     return documents
 
 
-def find_image(registry, target, platforms, name):
+def find_image(registry, target, platforms, name, with_referrers):
     """Return the Image of a registry's reference: all its documents, fetched and checked.
 
     target: Manifest of the reference
     platforms: tuple of Platforms, None for this host's, or "all"
     name: str, the image's full name in the archive, or None for its own
+    with_referrers: bool, include them
     """
-    reporter, source = registry.transport.reporter, ""
+    reporter = registry.transport.reporter
     named = parse_reference(name) if name else registry.named
     full = named.name + (f":{named.tag}" if named.tag else f"@{target.digest}")
     if not named.tag:
         reporter.note(f"{full} has no name in the archive: give it one with --name")
     if platforms == "all":
         manifests = [each for _, each in walk(target.descriptor, target, registry.get, full)]
-    elif platforms and len(platforms) > 1 and target.is_index:
+    elif platforms and len(platforms) > 1:
         manifests = [target] + [resolve(registry, target, (one,)) for one in platforms]
     else:
         manifests = [resolve(registry, target, platforms)]
-        if manifests[0] is not target:
-            source = target.digest
-            if registry.reference.digest:
-                reporter.note(f"{registry.named} is an index: pulling {manifests[0].digest}")
-    documents = documents_of(registry, manifests)
-    image = assemble_image(full, manifests[0].descriptor, documents, source, (), registry)
+    source = "" if target in manifests else target.digest
+    referrers = all_referrers(registry, target, manifests) if with_referrers else []
+    more = [target] * bool(referrers) + [each.manifest for each in referrers]
+    documents = documents_of(registry, manifests + more)
+    image = assemble_image(full, manifests[0].descriptor, documents, source, referrers, registry)
+    if signed_descriptor(image)[0].digest != image.digest:
+        # With the index in index.json, containerd walks through it to all of its manifests and
+        # configs with --all-platforms (as k3s does), but not to their layers.
+        for child in target.children:
+            with contextlib.suppress(NotFound, Damaged):
+                documents.update(documents_of(registry, [registry.get(child)]))
     if not image.configs:
         reporter.note(
             f"{full} is not a container image but an artifact: archived as an OCI layout, without "
             "docker's manifest.json"
         )
-    elif image.platform and not source and platforms != "all":
+    elif not target.is_index and platforms != "all":
         check_platform(image, platforms, reporter)
     if any(layer.media_type.endswith("zstd") for layer in image.layers):
         reporter.warn(f"{full} has zstd layers, which docker before version 23 cannot unpack")
@@ -4438,36 +4444,23 @@ def check_platform(image, platforms, reporter):
         reporter.warn(f"{text}: pulling it anyway")
 
 
-def with_referrers(image):
-    """Return the Image with all referrers of its manifests, and of the index that it is from.
+def all_referrers(registry, index, manifests):
+    """Return [Referrer, ...] to Manifests of an image, and to the index that they are from.
 
     BuildKit's attestations count as well, which refer to a platform's manifest by an annotation
     in the index, and which may be signed themselves. Raises ImgpullError.
     """
-    registry = image.registry
-    manifests = ([registry.get(image.source)] if image.source else []) + image.manifests
-    digests = [manifest.digest for manifest in manifests]
+    digests = {each.digest: each for each in [index] + manifests}
     attestations = {}
-    for child in (child for manifest in manifests for child in manifest.children):
+    for child in index.children:
         subject = child.annotations.get("vnd.docker.reference.digest")
         if child.is_attestation and subject in digests and child.digest not in digests:
             attestations[child.digest] = Referrer(subject, "", registry.get(child))
     reporter = registry.transport.reporter
-    referrers = list(attestations.values())
-    referrers += find_referrers(registry, digests + list(attestations), reporter)
-    if not referrers:
-        reporter.note(f"no signatures or other referrers found for {image.name}")
-        return image
-    documents = documents_of(registry, manifests + [each.manifest for each in referrers])
-    documents.update(image.documents)
-    image = image._replace(documents=documents, referrers=referrers)
-    if signed_descriptor(image)[0].digest != image.digest:
-        # With the index in index.json, containerd walks through it to all of its manifests and
-        # configs with --all-platforms (as k3s does), but not to their layers.
-        for child in manifests[0].children:
-            with contextlib.suppress(NotFound, Damaged):
-                documents.update(documents_of(registry, [registry.get(child)]))
-    return image
+    found = find_referrers(registry, [*digests, *attestations], reporter)
+    if not (attestations or found):
+        reporter.note(f"no signatures or other referrers found for {registry.named}")
+    return [*attestations.values(), *found]
 
 
 def find_images(requests, find, transport, keep_going=False):
@@ -4518,10 +4511,8 @@ def check_registries(requests, settings):
 
     A password for one would be sent to another.
     """
-    names = "user token cert insecure namespace".split()
-    given = [name for name in names if getattr(settings, name)]
-    if settings.scheme == "http" and not all(request.scheme for request in requests):
-        given.append("scheme")
+    names = "user token cert insecure namespace scheme".split()
+    given = [name for name in names if getattr(settings, name) not in (None, False, "https")]
     registries = sorted({request.reference.registry for request in requests})
     if len(registries) > 1 and given:
         raise UsageError(
@@ -4540,26 +4531,21 @@ def check_destination(destination, base, force):
 
     Raises ImgpullError if the destination cannot be written.
     """
-    parent, name = os.path.split(destination)
-    why = ""
     if destination == "-":
         return []
-    if os.path.isdir(destination) or not name:
-        why = (
-            f"is a directory: name a file in it, such as {os.path.join(parent, name, 'image.tar')}"
-        )
-    elif not os.path.isdir(parent or "."):
-        why = f"cannot be written: there is no directory {parent}"
-    elif not os.path.exists(destination):
-        return []
-    elif not os.path.isfile(destination):
-        why = "is not a regular file; for a pipe write - and redirect it"
-    elif any(os.path.exists(path) and os.path.samefile(path, destination) for path in base):
+    parent, name = os.path.split(destination)
+    is_there = os.path.exists(destination)
+    if not name or is_there and not os.path.isfile(destination):
+        hint = "give the name of a file, or - to write to a pipe"
+        raise DiskError(f"{destination} is a directory or a device: {hint}")
+    if not os.path.isdir(parent or "."):
+        raise DiskError(f"{destination} cannot be written: there is no directory {parent}")
+    if is_there and any(
+        os.path.exists(each) and os.path.samefile(each, destination) for each in base
+    ):
         raise UsageError(f"{destination} is the base: the delta needs another name")
-    if why:
-        raise DiskError(f"{destination} {why}")
     try:
-        return [read_archive(destination)] if os.path.getsize(destination) else []
+        return [read_archive(destination)] if is_there and os.path.getsize(destination) else []
     except ImgpullError as error:
         if force:
             return []
@@ -4572,8 +4558,8 @@ def read_base(path, reporter):
         archive = read_archive(path, True, False, reporter)
     except Damaged as error:
         raise Damaged(f"{error}; --base-image REF takes the layers of an image instead") from None
-    for fault in archive.faults:
-        raise Damaged(f"{printable(path)} cannot be used as a base: {fault.text}")
+    if archive.faults:
+        raise Damaged(f"{printable(path)} cannot be used as a base: {archive.faults[0].text}")
     return archive
 
 
@@ -4624,15 +4610,19 @@ def write_images(images, failures, held, omit, destination, keep_going, force, w
                 fits.setdefault(image.name, image)
             except ImgpullError as error:
                 error.image = image.name
+                if not keep_going:
+                    raise
                 conflicts.append(error)
         good = [image for image in images if fits.get(image.name) is image]
         failed, replaced = failures + conflicts, [name for name in held if name not in fits]
-        if failed and keep_going and good and replaced and not force:
-            text = f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
-            text += "which the new archive would lack; --force replaces it"
-            failed, good = [ImgpullError(text)] + failed, []
-        if failed and not (keep_going and good):
-            failed[0].others = [str(each) for each in failed[1:] if keep_going]
+        if failed and good and replaced and not force:
+            stays = ImgpullError(
+                f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
+                "which the new archive would lack; --force replaces it"
+            )
+            failed, good = [stays] + failed, []
+        if not good:
+            failed[0].others = [str(each) for each in failed[1:]]
             raise failed[0]
         try:
             return write(plan_archive(good, omit), failed, replaced)
@@ -4651,7 +4641,7 @@ def write_images(images, failures, held, omit, destination, keep_going, force, w
             failures = [error] + failures
 
 
-def write_archive(
+def write_plan(
     destination, jobs, transport, sources, dry_run, begun, plan, failures, replaced
 ):  # fmt: skip
     """Write the archive of a plan, if it is not there already, and return the PullResult."""
@@ -4729,22 +4719,19 @@ def pull(
     def find(request):
         own = settings._replace(scheme=request.scheme or settings.scheme)
         registry = Registry(request.reference, own, reporter, transport, documents)
-        is_tag_known = archives and not request.reference.digest
-        target = find_known(registry) if is_tag_known else registry.get()
-        image = find_image(registry, target, platforms, request.name)
-        return with_referrers(image) if referrers and request in requests else image
+        target = find_known(registry) if archives else registry.get()
+        # Of a base, only the layers are needed.
+        more = referrers and request in requests
+        return find_image(registry, target, platforms, request.name, more)
 
     try:
         images, failures = find_images(requests, find, transport, keep_going)
         based = [image for archive in bases for image in archive.images]
-        if base_requests:
-            based += find_images(base_requests, find, transport)[0]
+        based += find_images(base_requests, find, transport)[0] if base_requests else []
         omit = omissible(layer_stacks(images), layer_stacks(based))
         if based and not omit:
             reporter.note("no layer is in the base: nothing is omitted")
-        write = functools.partial(
-            write_archive, destination, jobs, transport, sources, dry_run, begun
-        )
+        write = functools.partial(write_plan, destination, jobs, transport, sources, dry_run, begun)
         held = [image.name for archive in there for image in archive.images]
         return write_images(images, failures, held, omit, destination, keep_going, force, write)
     finally:
