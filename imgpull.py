@@ -4282,6 +4282,7 @@ def is_intact(source, descriptor, view):
 # ---- Pull: from references to an archive ---------------------------------------------------------
 
 UNDECLARED_LIMIT = 50  # entries of an index without platform whose configs are fetched
+NESTED_LIMIT = 4  # indexes within indexes
 
 
 class PullResult(
@@ -4332,11 +4333,14 @@ def resolve(registry, manifest, platforms):
     wanted = wanted_platforms(platforms)
     for platform in wanted:
         found = manifest
-        while found and found.is_index:
-            # Entries with a platform come first: the others cost a request each.
-            choice = choose(found.children, platform)
-            choice = choice or choose(undeclared(registry, found), platform)
-            found = choice and registry.get(choice)
+        for _ in range(NESTED_LIMIT):
+            if found and found.is_index:
+                # Entries with a platform come first: the others cost a request each.
+                choice = choose(found.children, platform)
+                choice = choice or choose(undeclared(registry, found), platform)
+                found = choice and registry.get(choice)
+        if found and found.is_index:
+            raise Damaged(f"{registry.named} has more than {NESTED_LIMIT} nested indexes")
         if found:
             if platform != wanted[0]:
                 text = f"{registry.named} is not for {wanted[0]}: pulling {platform}"
@@ -4408,6 +4412,8 @@ def find_image(registry, target, platforms, name, with_referrers):
     else:
         manifests = [resolve(registry, target, platforms)]
     source = "" if target in manifests else target.digest
+    if source and registry.reference.digest:
+        reporter.note(f"{registry.named} is an index: pulling {manifests[0].digest}")
     referrers = all_referrers(registry, target, manifests) if with_referrers else []
     more = [target] * bool(referrers) + [each.manifest for each in referrers]
     documents = documents_of(registry, manifests + more)
@@ -4757,8 +4763,7 @@ class Terminal(Reporter):
         self.stream = sys.stderr
         self.quiet, self.debugging = quiet, debugging
         self.live = not quiet and self.stream.isatty() and os.environ.get("TERM") != "dumb"
-        is_unicode = "utf" in (self.stream.encoding or "").lower()
-        self.full, self.empty = "█░" if is_unicode else "#."
+        self.bar = "█░" if "utf" in (self.stream.encoding or "").lower() else "#."
         self.lock = threading.RLock()  # guards the stream and what is shown on it
         self.shown = ""  # the live line as it is on the screen
         self.failure = ""  # why something is being retried
@@ -4860,7 +4865,7 @@ class Terminal(Reporter):
             line = f"{share}retry in {int(wait) + 1} s: {self.failure}"
         elif self.running and bar > 0:
             full = bar * self.done // max(self.total, 1)
-            line += "  " + self.full * full + self.empty * (bar - full)
+            line += "  " + self.bar[0] * full + self.bar[1] * (bar - full)
         # Text in the last column would make some terminals wrap.
         return line[: columns - 1]
 
@@ -5143,7 +5148,6 @@ MISTAKES = {
     ".*--list-tar=.*--verify=": "either --list-tar, or --verify",
     ".*--(base|reuse)=- ": "--base and --reuse take a file, not standard input",
     r".*--os=\S*[./]": "-o is --os, such as linux; the TAR comes last: imgpull alpine alpine.tar",
-    ".*--manifest=.*--json=": "--manifest prints JSON without --json",
     ".*--platform=all .*--manifest=image": "--manifest image takes one platform",
     r".*--manifest=.*\n(\S+ \S+ \S|$)": "--manifest takes one REF",
     PULL + r"--json=.*\n.* - $": "--json and - both write to standard output: name a file",
@@ -5192,9 +5196,9 @@ def make_parser():
     """Return the Parser of OPTIONS."""
     parser = Parser(
         "imgpull",
-        usage="imgpull [OPTION ...] REF [REF ...] TAR",
-        description=DESCRIPTION,
-        epilog=EPILOG,
+        "imgpull [OPTION ...] REF [REF ...] TAR",
+        DESCRIPTION,
+        EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
@@ -5202,14 +5206,13 @@ def make_parser():
     for group, rows in OPTIONS.items():
         add = parser.add_argument_group(group).add_argument
         for row, text in rows.items():
-            *spellings, value = row.split()
+            *names, value = row.split()
             kind = {"metavar": value, "type": {"N": int, "S": float}.get(value)}
             if value.startswith("-"):
-                spellings.append(value)
-                kind = {"action": "store_true"}
+                names, kind = names + [value], {"action": "store_true"}
             elif "..." in value:
                 kind = {"metavar": value[:-3], "action": "append", "default": []}
-            add(*spellings, help=text, **kind)
+            add(*names, help=text, **kind)
     parser.set_defaults(jobs=6, timeout=30.0)
     version = f"imgpull version: {__version__} build date: {__build_date__}"
     add("-v", "--version", action="version", version=version, help="print the version, and exit")
@@ -5236,15 +5239,15 @@ def check_spelling(argv, table):
             if hints or name not in table or "-" + typed in table:
                 near = difflib.get_close_matches(typed, table, 1, 0.7)
                 hints += [f"did you mean {each}?" for each in near]
-                hint = (hints + ["imgpull --help lists the options"])[0]
-                raise UsageError(f"unknown option {typed if name in table else name}: {hint}")
+                hints.append("imgpull --help lists the options")
+                raise UsageError(f"unknown option {typed if name in table else name}: {hints[0]}")
+            action = table[name]
             # argparse would repeat the value, or take -i=true for -i -t rue in old versions.
-            if table[name].nargs == 0 and word != name:
+            if action.nargs == 0 and word != name:
                 raise UsageError(f"{name} takes no value")
-            if table[name] in seen:
+            if action in seen:
                 raise UsageError(f"{name} is given twice")
-            if table[name].default != []:
-                seen.append(table[name])
+            seen += [action] * (action.default != [])
 
 
 def parse_options(argv):
@@ -5296,8 +5299,7 @@ def read_password(options):
 
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--user needs --password-stdin, since there is no terminal to ask at")
-        place = f" at {parse_request(options.refs[0]).reference.registry}" if options.refs else ""
-        options.password = getpass.getpass(f"Password for {printable(options.user)}{place}: ")
+        options.password = getpass.getpass(f"Password for {printable(options.user)}: ")
     remember_secret(options.password)
 
 
@@ -5315,7 +5317,6 @@ def show_manifest(options, settings, reporter):
             "prints it"
         )
     reporter.finish()
-    registry.transport.close()
     if not options.quiet:
         print(manifest.descriptor.digest, manifest.descriptor.media_type, file=sys.stderr)
     print(json.dumps(parse_json(manifest.body, "the manifest"), indent=2))
@@ -5328,8 +5329,7 @@ def show_result(result, options, reporter):
         out, where = sys.stderr, "stdout"
     present, omitted = sum(result.present.values()), sum(result.omitted.values())
     if result.replaced:
-        verb = "would replace" if options.dry_run else "replaces"
-        reporter.note(f"{verb} {where}, which held {', '.join(result.replaced)}")
+        reporter.note(f"replaces {where}, which held {', '.join(result.replaced)}")
     if options.json:
         failures = [
             {"image": each.image, "error": str(each), "exit_code": each.exit_code}
@@ -5337,8 +5337,7 @@ def show_result(result, options, reporter):
         ]
         document = dict(result._asdict(), dry_run=options.dry_run, failures=failures)
         document.update(present=present, omitted=omitted, seconds=round(result.seconds, 3))
-        document["images"] = list(map(image_document, result.images))
-        print_json(document)
+        print_json(dict(document, images=list(map(image_document, result.images))))
         return
     how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
     for image in result.images:
@@ -5346,20 +5345,19 @@ def show_result(result, options, reporter):
             print_name(image, out)
         elif not (reporter.listed and out.isatty()):
             platform = image.platform or (options.platform if image.image_id else "artifact")
-            facts = [
-                f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} "
-                f"{human(image.size)}"
-            ]
+            text = f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} "
+            text += human(image.size)
             if options.dry_run:
                 here = sum(result.present.get(layer.digest, 0) for layer in image.layers)
-                facts.append(f"{plural(len(image.layers), 'layer')}, {human(here)} already here")
+                text += f", {plural(len(image.layers), 'layer')}, {human(here)} already here"
             if image.omitted:
-                size = sum(result.omitted[digest] for digest in image.omitted)
-                facts.append(f"{plural(len(image.omitted), 'layer')} ({human(size)}) left out")
+                size = sum(map(result.omitted.get, image.omitted))
+                text += f", {plural(len(image.omitted), 'layer')} ({human(size)}) left out"
             if image.referrers:
-                facts.append(plural(len(image.referrers), "referrer"))
-            end = "" if options.dry_run or out.isatty() else f" -> {where} {how}"
-            say(", ".join(facts) + end, out)
+                text += f", {plural(len(image.referrers), 'referrer')}"
+            if not (options.dry_run or out.isatty()):
+                text += f" -> {where} {how}"
+            say(text, out)
     total = f"{where}: {plural(len(result.images), 'image')}, {human(result.size)}"
     if options.dry_run and not options.quiet:
         here = f"{human(present)} of it already here, {human(omitted)} left out"
@@ -5438,8 +5436,7 @@ def main(argv=None):
         raise KeyboardInterrupt
 
     reporter = Terminal(True, False)
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         options = parse_options(sys.argv[1:] if argv is None else argv)
