@@ -4411,14 +4411,14 @@ def find_image(registry, target, platforms, name, with_referrers):
         manifests = [target] + [resolve(registry, target, (one,)) for one in platforms]
     else:
         manifests = [resolve(registry, target, platforms)]
-    source = "" if target in manifests else target.digest
+    top, source = manifests[0].descriptor, "" if target in manifests else target.digest
     if source and registry.reference.digest:
-        reporter.note(f"{registry.named} is an index: pulling {manifests[0].digest}")
+        reporter.note(f"{registry.named} is an index: pulling {top.digest}")
     referrers = all_referrers(registry, target, manifests) if with_referrers else []
     more = [target] * bool(referrers) + [each.manifest for each in referrers]
     documents = documents_of(registry, manifests + more)
-    image = assemble_image(full, manifests[0].descriptor, documents, source, referrers, registry)
-    if signed_descriptor(image)[0].digest != image.digest:
+    image = assemble_image(full, top, documents, source, referrers, registry)
+    if signed_descriptor(image)[0].digest != top.digest:
         # With the index in index.json, containerd walks through it to all of its manifests and
         # configs with --all-platforms (as k3s does), but not to their layers.
         for child in target.children:
@@ -4429,25 +4429,16 @@ def find_image(registry, target, platforms, name, with_referrers):
             f"{full} is not a container image but an artifact: archived as an OCI layout, without "
             "docker's manifest.json"
         )
-    elif not target.is_index and platforms != "all":
-        check_platform(image, platforms, reporter)
+    elif not target.is_index and image.platform.os and platforms != "all":
+        wanted, offered = wanted_platforms(platforms), [top._replace(platform=image.platform)]
+        if not any(choose(offered, each) for each in wanted):
+            text = f"{full} is not available for {wanted[0]} (available: {image.platform})"
+            if platforms:
+                raise NotFound(text)
+            reporter.warn(f"{text}: pulling it anyway")
     if any(layer.media_type.endswith("zstd") for layer in image.layers):
         reporter.warn(f"{full} has zstd layers, which docker before version 23 cannot unpack")
     return image
-
-
-def check_platform(image, platforms, reporter):
-    """Check a single-platform image's config against the requested platforms.
-
-    Raises NotFound on another platform than the requested one, and warns if none was requested.
-    """
-    wanted = wanted_platforms(platforms)
-    offered = [image.descriptor._replace(platform=image.platform)]
-    if image.platform.os and not any(choose(offered, each) for each in wanted):
-        text = f"{image.name} is not available for {wanted[0]} (available: {image.platform})"
-        if platforms:
-            raise NotFound(text)
-        reporter.warn(f"{text}: pulling it anyway")
 
 
 def all_referrers(registry, index, manifests):
@@ -4760,13 +4751,11 @@ class Terminal(Reporter):
     """
 
     def __init__(self, quiet, debugging):
-        self.stream = sys.stderr
         self.quiet, self.debugging = quiet, debugging
-        self.live = not quiet and self.stream.isatty() and os.environ.get("TERM") != "dumb"
-        self.bar = "█░" if "utf" in (self.stream.encoding or "").lower() else "#."
-        self.lock = threading.RLock()  # guards the stream and what is shown on it
+        self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.bar = "█░" if "utf" in (sys.stderr.encoding or "").lower() else "#."
+        self.lock = threading.RLock()  # guards standard error and what is shown on it
         self.shown = ""  # the live line as it is on the screen
-        self.failure = ""  # why something is being retried
         self.listed = False  # images of a pull have got their lines here
         self.start([], 0, [])
         self.finish()
@@ -4789,8 +4778,7 @@ class Terminal(Reporter):
                 # Failures are ignored: there is nowhere to report them. The cursor waits in the
                 # first column, where a shell prints "Killed" if this process could not clean up.
                 with contextlib.suppress(OSError, ValueError):
-                    self.stream.write(text + live + "\r" * bool(live))
-                    self.stream.flush()
+                    print(text + live + "\r" * bool(live), end="", file=sys.stderr, flush=True)
 
     def note(self, text):
         if not self.quiet:
@@ -4817,13 +4805,12 @@ class Terminal(Reporter):
     def retry(self, failure, delay, number, limit):
         if not self.live:
             super().retry(failure, delay, number, limit)
-        self.failure = printable(failure, 1000)
-        self.retry_at = time.monotonic() + delay
+        self.failure, self.retry_at = printable(failure, 1000), time.monotonic() + delay
 
     def start(self, layers, total, images):
         self.several = len(images) > 1
         self.total, self.done = total, 0  # bytes of layers
-        self.kept = None  # bytes that are local from the start: they do not count as speed
+        self.kept = total  # bytes that are local from the start: they do not count as speed
         self.begun = self.printed = time.monotonic()
         self.running = True
 
@@ -4838,14 +4825,14 @@ class Terminal(Reporter):
 
     def progress(self, done):
         self.done, now = done, time.monotonic()
-        self.kept = done if self.kept is None else self.kept
+        self.kept = min(self.kept, done)
         if not self.live and self.running and now - self.printed >= PLAIN_SECONDS:
             self.printed = now
             self.note(self.facts())
 
     def facts(self):
         """Return the progress in words of constant order and width."""
-        rate = (self.done - (self.kept or 0)) / max(time.monotonic() - self.begun, 0.001)
+        rate = max(self.done - self.kept, 0) / max(time.monotonic() - self.begun, 0.001)
         left = int(min((self.total - self.done) / rate, NEVER)) if rate else NEVER
         return (
             f"{100 * self.done // max(self.total, 1):3d}%  {human(self.done):>8} of "
@@ -4857,7 +4844,7 @@ class Terminal(Reporter):
         """Return the live line: the current retry, the status, or the progress with a bar."""
         columns = 80
         with contextlib.suppress(OSError, ValueError):
-            columns = os.get_terminal_size(self.stream.fileno()).columns or columns
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         line, wait = self.facts() if self.running else self.doing, self.retry_at - time.monotonic()
         bar = columns - 3 - len(line)
         if wait > 0:
@@ -5317,6 +5304,7 @@ def show_manifest(options, settings, reporter):
             "prints it"
         )
     reporter.finish()
+    registry.transport.close()
     if not options.quiet:
         print(manifest.descriptor.digest, manifest.descriptor.media_type, file=sys.stderr)
     print(json.dumps(parse_json(manifest.body, "the manifest"), indent=2))
@@ -5335,9 +5323,10 @@ def show_result(result, options, reporter):
             {"image": each.image, "error": str(each), "exit_code": each.exit_code}
             for each in result.failures
         ]
-        document = dict(result._asdict(), dry_run=options.dry_run, failures=failures)
-        document.update(present=present, omitted=omitted, seconds=round(result.seconds, 3))
-        print_json(dict(document, images=list(map(image_document, result.images))))
+        images = list(map(image_document, result.images))
+        document = dict(result._asdict(), dry_run=options.dry_run, failures=failures, images=images)
+        seconds = round(result.seconds, 3)
+        print_json(dict(document, present=present, omitted=omitted, seconds=seconds))
         return
     how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
     for image in result.images:
@@ -5449,7 +5438,7 @@ def main(argv=None):
         text, status = failure_text(error, reporter)
         reporter.finish()
         for line in [text] + [f"error: {other}" for other in getattr(error, "others", ())]:
-            reporter.line("imgpull: " + printable(line, 1000))
+            reporter.line(f"imgpull: {printable(line, 1000)}")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
