@@ -4357,7 +4357,7 @@ def resolve(registry, manifest, platforms):
 def undeclared(registry, index):
     """Return Descriptors of the images among entries without platform, with that of the config."""
     descriptors = []
-    silent = [each for each in index.children if not each.platform and not each.is_attestation]
+    silent = [each for each in index.children if not (each.platform or each.is_attestation)]
     for child in silent[:UNDECLARED_LIMIT]:
         # An unreadable one is skipped: another one may match.
         with contextlib.suppress(NotFound, Damaged):
@@ -4695,12 +4695,12 @@ def pull(
     keeps the downloaded bytes for the next run. Raises ImgpullError.
     """
     begun = time.monotonic()
-    references = [references] if isinstance(references, str) else list(references)
+    references = [references] if isinstance(references, str) else references
     destination, reporter = os.fspath(destination), reporter or Reporter()
     settings, platforms = Settings(**connection), parse_platforms(platform)
-    if not references or name and len(references) > 1 or jobs < 1:
-        raise UsageError("pull() needs a reference, one reference for a name, and jobs >= 1")
     requests = [parse_request(one, name) if isinstance(one, str) else one for one in references]
+    if not requests or name and len(requests) > 1 or jobs < 1:
+        raise UsageError("pull() needs a reference, one reference for a name, and jobs >= 1")
     base_requests = [parse_request(one) for one in base_images]
     check_registries(requests + base_requests, settings)
     there = check_destination(destination, base, force)
@@ -4751,10 +4751,11 @@ class Terminal(Reporter):
     """
 
     def __init__(self, quiet, debugging):
+        self.stream = sys.stderr
         self.quiet, self.debugging = quiet, debugging
-        self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self.bar = "█░" if "utf" in (sys.stderr.encoding or "").lower() else "#."
-        self.lock = threading.RLock()  # guards standard error and what is shown on it
+        self.live = not quiet and self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.bar = "█░" if "utf" in (self.stream.encoding or "").lower() else "#."
+        self.lock = threading.RLock()  # guards the stream and what is shown on it
         self.shown = ""  # the live line as it is on the screen
         self.listed = False  # images of a pull have got their lines here
         self.start([], 0, [])
@@ -4778,7 +4779,7 @@ class Terminal(Reporter):
                 # Failures are ignored: there is nowhere to report them. The cursor waits in the
                 # first column, where a shell prints "Killed" if this process could not clean up.
                 with contextlib.suppress(OSError, ValueError):
-                    print(text + live + "\r" * bool(live), end="", file=sys.stderr, flush=True)
+                    print(text + live + "\r" * bool(live), end="", file=self.stream, flush=True)
 
     def note(self, text):
         if not self.quiet:
@@ -4844,7 +4845,7 @@ class Terminal(Reporter):
         """Return the live line: the current retry, the status, or the progress with a bar."""
         columns = 80
         with contextlib.suppress(OSError, ValueError):
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
+            columns = os.get_terminal_size(self.stream.fileno()).columns or columns
         line, wait = self.facts() if self.running else self.doing, self.retry_at - time.monotonic()
         bar = columns - 3 - len(line)
         if wait > 0:
@@ -5187,7 +5188,6 @@ def make_parser():
         DESCRIPTION,
         EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
     )
     parser.add_argument("refs", nargs="*", help=argparse.SUPPRESS)
     for group, rows in OPTIONS.items():
@@ -5202,8 +5202,7 @@ def make_parser():
             add(*names, help=text, **kind)
     parser.set_defaults(jobs=6, timeout=30.0)
     version = f"imgpull version: {__version__} build date: {__build_date__}"
-    add("-v", "--version", action="version", version=version, help="print the version, and exit")
-    add("-h", "--help", action="help", help="print this help, and exit")
+    parser.add_argument("-v", "--version", action="version", version=version)
     return parser
 
 
