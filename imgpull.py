@@ -28,6 +28,7 @@ import argparse
 import collections
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import itertools
@@ -3823,7 +3824,7 @@ class PullResult(
     destination: str, as given
     size: int, bytes of the archive
     fetched: int, bytes of configs and layers that came over the network
-    present: {digest: bytes} of the layers, or parts of them, that were local already
+    present: {digest: bytes} of each layer that were local already
     omitted: {digest: bytes} of the layers that a base has
     seconds: float
     failures: list of ImgpullError, of the images that keep_going skipped
@@ -3837,23 +3838,21 @@ class PullResult(
 
 def parse_platforms(text):
     """Return a tuple of Platform for "os/arch,…" or a Platform; "all" and None as they are."""
-    if text is None or text == "all":
+    if text in (None, "all"):
         return text
-    if isinstance(text, Platform):
-        return (text,)
-    return tuple(parse_platform(part) for part in text.split(","))
+    return tuple(parse_platform(part) for part in str(text).split(","))
 
 
 def wanted_platforms(platforms):
     """Return the Platforms to look for, best first: the requested ones, or this host's."""
     if platforms:
-        return list(platforms)
+        return platforms
     host = host_platform()
     # Hosts with other systems, such as macOS, run linux images in a virtual machine.
-    return [host] if host.os == "linux" else [host, host._replace(os="linux")]
+    return host, host._replace(os="linux")
 
 
-def resolve(registry, manifest, platforms, reporter):
+def resolve(registry, manifest, platforms):
     """Return the Manifest for a platform, through indexes. Raises NotFound if there is none.
 
     platforms: tuple of one Platform, or None for this host's
@@ -3870,8 +3869,9 @@ def resolve(registry, manifest, platforms, reporter):
         if found and found.is_index:
             raise Damaged(f"{registry.named} has more than {NESTED_LIMIT} nested indexes")
         if found:
-            if platform is not wanted[0] and manifest.is_index:
-                reporter.note(f"{registry.named} is not for {wanted[0]}: pulling {platform}")
+            if platform != wanted[0]:
+                text = f"{registry.named} is not for {wanted[0]}: pulling {platform}"
+                registry.transport.reporter.note(text)
             return found
     offered = runnable(manifest.children) + undeclared(registry, manifest)
     names = sorted({str(each.platform) for each in offered}) or ["no platform at all"]
@@ -3884,7 +3884,7 @@ def resolve(registry, manifest, platforms, reporter):
 def undeclared(registry, index):
     """Return Descriptors of the images among entries without platform, with that of the config."""
     descriptors = []
-    silent = [each for each in index.children if not each.platform and not each.is_attestation]
+    silent = [each for each in index.children if not (each.platform or each.is_attestation)]
     for child in silent[:UNDECLARED_LIMIT]:
         # An unreadable one is skipped: another one may match.
         with contextlib.suppress(NotFound, Damaged):
@@ -3895,198 +3895,140 @@ def undeclared(registry, index):
     return descriptors
 
 
-def find_target(registry, has_archives):
-    """Return the Manifest of a registry's reference.
+def find_known(registry):
+    """Return the Manifest of a registry's reference, without a GET if registry.documents has it.
 
-    has_archives: bool, True if registry.documents has those of local archives. Then HEAD tells if
-        the tag is one of them: Docker Hub's quota counts each GET of a manifest, and no HEAD.
+    Docker Hub's quota counts each GET of a manifest, and no HEAD.
     """
-    if has_archives and not registry.reference.digest:
-        # Whatever is wrong with HEAD, GET may be right. The index of a single platform is not in
-        # an archive, and its claim of one (SOURCE) proves nothing: it costs a GET.
-        with contextlib.suppress(ImgpullError):
-            digest = registry.head().digest
-            if digest in registry.documents:
-                return registry.get(digest)
+    # Whatever is wrong with HEAD, GET may be right. The index of a single platform is not in an
+    # archive, and its claim of one (SOURCE) proves nothing: it costs a GET.
+    with contextlib.suppress(ImgpullError):
+        digest = registry.reference.digest or registry.head().digest
+        if digest in registry.documents:
+            return registry.get(digest)
     return registry.get()
 
 
-def find_image(registry, platforms, name, reporter, has_archives=False, referrers=False):
+def documents_of(registry, manifests):
+    """Return {digest: bytes} of Manifests and their configs."""
+    documents = {}
+    for manifest in manifests:
+        documents[manifest.digest] = manifest.body
+        if manifest.config:
+            documents[manifest.config.digest] = registry.blob(manifest.config)
+    return documents
+
+
+def find_image(registry, target, platforms, name, with_referrers):
     """Return the Image of a registry's reference: all its documents, fetched and checked.
 
+    target: Manifest of the reference
     platforms: tuple of Platforms, None for this host's, or "all"
     name: str, the image's full name in the archive, or None for its own
-    has_archives: bool, see find_target()
-    referrers: bool, include them
+    with_referrers: bool, include them
     """
-    target, source = find_target(registry, has_archives), ""
+    reporter = registry.transport.reporter
     named = parse_reference(name) if name else registry.named
     full = named.name + (f":{named.tag}" if named.tag else f"@{target.digest}")
     if not named.tag:
         reporter.note(f"{full} has no name in the archive: give it one with --name")
     if platforms == "all":
         manifests = [each for _, each in walk(target.descriptor, target, registry.get, full)]
-    elif platforms and len(platforms) > 1 and target.is_index:
-        manifests = [resolve(registry, target, (one,), reporter) for one in platforms]
-        manifests = [target] + manifests
+    elif platforms and len(platforms) > 1:
+        manifests = [target] + [resolve(registry, target, (one,)) for one in platforms]
     else:
-        manifests = [resolve(registry, target, platforms, reporter)]
-        if manifests[0] is not target:
-            source = target.digest
-            if registry.reference.digest:
-                reporter.note(f"{registry.named} is an index: pulling {manifests[0].digest}")
-    documents = {}
-    for manifest in manifests:
-        documents[manifest.digest] = manifest.body
-        if manifest.config:
-            documents[manifest.config.digest] = registry.blob(manifest.config)
-    top = manifests[0]
+        manifests = [resolve(registry, target, platforms)]
+    top, source = manifests[0].descriptor, "" if target in manifests else target.digest
+    if source and registry.reference.digest:
+        reporter.note(f"{registry.named} is an index: pulling {top.digest}")
+    referrers = all_referrers(registry, target, manifests) if with_referrers else []
+    more = [target] * bool(referrers) + [each.manifest for each in referrers]
+    documents = documents_of(registry, manifests + more)
     load = {each.digest: each for each in manifests}.get
-    image = assemble_image(full, top.descriptor, documents, load, source, (), registry)
+    image = assemble_image(full, top, documents, load, source, referrers, registry)
+    if signed_descriptor(image)[0].digest != top.digest:
+        # With the index in index.json, containerd walks through it to all of its manifests and
+        # configs with --all-platforms (as k3s does), but not to their layers.
+        for child in target.children:
+            with contextlib.suppress(NotFound, Damaged):
+                documents.update(documents_of(registry, [registry.get(child)]))
     if not image.configs:
-        kind = printable(top.config.media_type if top.config else "an index", 90)
         reporter.note(
-            f"{full} is not a container image but an artifact ({kind}): archived as an OCI "
-            "layout, without docker's manifest.json"
+            f"{full} is not a container image but an artifact: archived as an OCI layout, without "
+            "docker's manifest.json"
         )
-    elif not source and not top.is_index:
-        check_platform(image, platforms, reporter)
+    elif not target.is_index and image.platform.os and platforms != "all":
+        wanted, offered = wanted_platforms(platforms), [top._replace(platform=image.platform)]
+        if not any(choose(offered, each) for each in wanted):
+            text = f"{full} is not available for {wanted[0]} (available: {image.platform})"
+            if platforms:
+                raise NotFound(text)
+            reporter.warn(f"{text}: pulling it anyway")
     if any(layer.media_type.endswith("zstd") for layer in image.layers):
         reporter.warn(f"{full} has zstd layers, which docker before version 23 cannot unpack")
-    return with_referrers(image, reporter) if referrers else image
+    return image
 
 
-def check_platform(image, wanted, reporter):
-    """Check a single-platform image's config against the requested platforms.
-
-    Raises NotFound on another platform than the requested one, and warns if none was requested.
-    """
-    platforms = wanted_platforms(None if wanted == "all" else wanted)
-    if image.platform.os and not any(fitness(image.platform, each) for each in platforms):
-        text = f"{image.name} is not available for {platforms[0]} (available: {image.platform})"
-        if wanted and wanted != "all":
-            raise NotFound(text)
-        if not wanted:
-            reporter.warn(f"{text}: pulling it anyway")
-
-
-def with_referrers(image, reporter):
-    """Return the Image with all referrers of its manifests, and of the index that it is from.
+def all_referrers(registry, index, manifests):
+    """Return [Referrer, ...] to Manifests of an image, and to the index that they are from.
 
     BuildKit's attestations count as well, which refer to a platform's manifest by an annotation
     in the index, and which may be signed themselves. Raises ImgpullError.
     """
-    registry = image.registry
-    manifests = ([registry.get(image.source)] if image.source else []) + image.manifests
-    digests = [manifest.digest for manifest in manifests]
-    children = [child for manifest in manifests for child in manifest.children]
-    attestations = [
-        (child.annotations.get("vnd.docker.reference.digest"), child)
-        for child in collections.OrderedDict((each.digest, each) for each in children).values()
-        if child.is_attestation
-    ]
-    attestations = [pair for pair in attestations if pair[0] in digests]
-    subjects = digests + [child.digest for _, child in attestations if child.digest not in digests]
-    referrers = [
-        Referrer(subject, "", registry.get(child))
-        for subject, child in attestations
-        if child.digest not in digests
-    ] + find_referrers(registry, subjects, reporter)
-    if not referrers:
-        reporter.note(f"no signatures or other referrers found for {image.name}")
-        return image
-    documents = dict(image.documents)
-    for manifest in manifests + [referrer.manifest for referrer in referrers]:
-        documents[manifest.digest] = manifest.body
-        if manifest.config:
-            documents[manifest.config.digest] = registry.blob(manifest.config)
-    image = image._replace(documents=documents, referrers=referrers)
-    if signed_descriptor(image)[0].digest != image.digest:
-        # With the index in index.json, containerd walks through it to all of its manifests and
-        # configs with --all-platforms (as k3s does), but not to their layers.
-        for child in manifests[0].children:
-            with contextlib.suppress(NotFound, Damaged):
-                other = registry.get(child)
-                documents[child.digest] = other.body
-                if other.config:
-                    documents[other.config.digest] = registry.blob(other.config)
-    return image
+    digests = {each.digest: each for each in [index] + manifests}
+    attestations = {}
+    for child in index.children:
+        subject = child.annotations.get("vnd.docker.reference.digest")
+        if child.is_attestation and subject in digests and child.digest not in digests:
+            attestations[child.digest] = Referrer(subject, "", registry.get(child))
+    reporter = registry.transport.reporter
+    found = find_referrers(registry, [*digests, *attestations], reporter)
+    if not (attestations or found):
+        reporter.note(f"no signatures or other referrers found for {registry.named}")
+    return [*attestations.values(), *found]
 
 
-def in_threads(function, things, count):
-    """Return [function(thing) or the exception that it raised, ...], several at once, in order."""
-    results = [None] * len(things)
-    numbers = iter(range(len(things)))  # its next() is atomic: no two threads get the same
+def find_images(requests, find, transport, keep_going=False):
+    """Return ([Image, ...], [ImgpullError, ...]): the images of the requests, and the failures.
+
+    requests: list of ImageRequest; one that occurs twice is looked up once
+    find: function from an ImageRequest to its Image
+    keep_going: bool, skip images that fail; otherwise the first failure is raised
+    """
+    requests = list({each._replace(place=""): each for each in requests}.values())
+    waiting, results = iter(requests), {}  # next() is atomic: no two threads get the same request
 
     def work():
-        for number in numbers:
+        for request in waiting:
             try:
-                results[number] = function(things[number])
+                results[request] = find(request)
             except BaseException as error:
-                results[number] = error
+                results[request] = error
+                error.image = request.name or str(request.reference)
+                if request.place:
+                    error.args = (f"{request.place}: {error}",)
+                if not keep_going:
+                    transport.stopping.set()
+            transport.reporter.status(
+                f"looked up {len(results)} of {plural(len(requests), 'image')}"
+            )
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(count, len(things)))]
+    transport.reporter.status(f"looking up {requests[0].reference}")
+    # Each look-up waits for a few answers, one after the other: more at once than for layers.
+    threads = [threading.Thread(target=work, daemon=True) for _ in requests[: transport.idle_limit]]
     for thread in threads:
         thread.start()
     for thread in threads:
         # Not join() alone: Ctrl-C would wait for its end.
         while thread.is_alive():
             thread.join(LOOK_SECONDS)
-    return results
-
-
-def find_images(requests, find, transport, keep_going=False):
-    """Return ([Image, ...], [ImgpullError, ...]): the images, each once, and the failures.
-
-    requests: list of ImageRequest
-    find: function from an ImageRequest to its Image
-    keep_going: bool, skip images that fail; otherwise the first failure is raised
-    """
-    unique = collections.OrderedDict((each._replace(place=""), each) for each in reversed(requests))
-    requests = list(unique.values())[::-1]
-    ended = []  # the finished requests, successful or not
-
-    def attempt(request):
-        try:
-            return find(request)
-        except ImgpullError as error:
-            if not keep_going:
-                transport.stopping.set()
-            error.image = request.name or str(request.reference)
-            error.args = (f"{request.place}: {error}",) if request.place else error.args
-            raise
-        finally:
-            ended.append(request)
-            count = plural(len(requests), "image")
-            transport.reporter.status(f"looked up {len(ended)} of {count}")
-
-    transport.reporter.status(f"looking up {requests[0].reference}")
-    # Each look-up waits for a few answers, one after the other: more at once than for layers.
-    results = in_threads(attempt, requests, transport.idle_limit)
-    failures = [each for each in results if isinstance(each, BaseException)]
-    failures = [each for each in failures if not isinstance(each, Stopped)]
-    images = [each for each in results if isinstance(each, Image)]
+    ended = [results[each] for each in requests]
+    images = [each for each in ended if isinstance(each, Image)]
+    failures = [each for each in ended if not isinstance(each, (Image, Stopped))]
     for error in failures:
-        if not (images and keep_going and isinstance(error, ImgpullError)):
-            error.others = [str(each) for each in failures[1:] if keep_going]
+        if not (keep_going and isinstance(error, ImgpullError)):
             raise error
     return images, failures
-
-
-def admitted(images, held):
-    """Return ([Image, ...], [ImgpullError, ...]): those that fit together, each name once.
-
-    held: list of names; these images are not given up for others
-    """
-    good, failures, names, sizes = {}, [], {}, {}
-    for image in sorted(images, key=lambda image: image.name not in held):
-        try:
-            admit(image, names, sizes)
-            good.setdefault(image.name, image)
-        except ImgpullError as error:
-            error.image = image.name
-            failures.append(error)
-    return [image for image in images if good.get(image.name) is image], failures
 
 
 def check_registries(requests, settings):
@@ -4094,15 +4036,12 @@ def check_registries(requests, settings):
 
     A password for one would be sent to another.
     """
-    options = {"user": "--user", "token": "--token", "cert": "--cert", "namespace": "--ns"}
-    options["insecure"] = "--insecure"
-    given = [options[name] for name in options if getattr(settings, name)]
-    if settings.scheme == "http" and any(request.scheme is None for request in requests):
-        given.append("--scheme http")
+    names = "user token cert insecure namespace scheme".split()
+    given = [name for name in names if getattr(settings, name) not in (None, False, "https")]
     registries = sorted({request.reference.registry for request in requests})
     if len(registries) > 1 and given:
         raise UsageError(
-            f"{given[0]} is for one registry, and the images are from several ("
+            f"the option {given[0]} is for one registry, and the images are from several ("
             f"{printable(', '.join(registries))}): log in to each (docker login, podman login), "
             "put certificates into certs.d, write http://HOST/NAME for a registry without TLS, or "
             "pull from one registry at a time"
@@ -4110,75 +4049,155 @@ def check_registries(requests, settings):
 
 
 def check_destination(destination, base, force):
-    """Return the Archive at a destination, None if there is none. Raises ImgpullError.
+    """Return the Archive at a destination in a list, which is empty if there is none.
 
     base: list of paths of archives that must not be replaced
     force: bool, overwrite a file that imgpull has not written
+
+    Raises ImgpullError if the destination cannot be written.
     """
     if destination == "-":
-        return None
-    parent = os.path.dirname(destination) or "."
-    if os.path.isdir(destination) or not os.path.basename(destination):
-        example = os.path.join(destination, "image.tar")
-        raise DiskError(f"{destination} is a directory: give a file's name, such as {example}")
-    if not os.path.isdir(parent):
+        return []
+    parent, name = os.path.split(destination)
+    is_there = os.path.exists(destination)
+    if not name or is_there and not os.path.isfile(destination):
+        hint = "give the name of a file, or - to write to a pipe"
+        raise DiskError(f"{destination} is a directory or a device: {hint}")
+    if not os.path.isdir(parent or "."):
         raise DiskError(f"{destination} cannot be written: there is no directory {parent}")
-    if not os.path.exists(destination):
-        return None
-    if not os.path.isfile(destination):
-        raise DiskError(f"{destination} is not a regular file; for a pipe write - and redirect it")
-    if any(os.path.exists(path) and os.path.samefile(path, destination) for path in base):
+    if is_there and any(
+        os.path.exists(each) and os.path.samefile(each, destination) for each in base
+    ):
         raise UsageError(f"{destination} is the base: the delta needs another name")
     try:
-        return read_archive(destination) if os.path.getsize(destination) else None
+        return [read_archive(destination)] if is_there and os.path.getsize(destination) else []
     except ImgpullError as error:
         if force:
-            return None
+            return []
         raise DiskError(f"{error}; --force overwrites it, or choose another name") from None
 
 
-def read_bases(paths, reporter):
-    """Return [Archive, ...] for --base, verified. Raises ImgpullError."""
-    archives = []
-    for path in paths:
-        try:
-            archives.append(read_archive(path, False, reporter))
-        except Damaged as error:
-            hint = "--base-image REF takes the layers of an image instead"
-            raise Damaged(f"{error}; {hint}") from None
-        for fault in archives[-1].faults:
-            raise Damaged(f"{printable(path)} cannot be used as a base: {fault.text}")
-    return archives
+def read_base(path, reporter):
+    """Return the Archive of --base, verified. Raises ImgpullError."""
+    try:
+        archive = read_archive(path, False, reporter)
+    except Damaged as error:
+        raise Damaged(f"{error}; --base-image REF takes the layers of an image instead") from None
+    if archive.faults:
+        raise Damaged(f"{printable(path)} cannot be used as a base: {archive.faults[0].text}")
+    return archive
 
 
 def is_up_to_date(plan, path, reporter):
     """True if a file is, byte for byte, the archive of a plan."""
     view = memoryview(bytearray(BUFFER))
-    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
-        for offset, literal in plan.literals:
-            file.seek(offset)
-            if file.read(len(literal)) != literal or os.path.getsize(path) != plan.size:
-                return False
-        reporter.status(f"checking if {path} is up to date")
-        return all(
-            is_intact(Source(path, offset, descriptor.size), descriptor, view)
-            for descriptor, offset, _ in plan.layers
-        )
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) == plan.size:
+            reporter.status(f"checking if {path} is up to date")
+            return all(
+                b"".join(map(bytes, Source(path, offset, len(literal)).pieces(view))) == literal
+                for offset, literal in plan.literals
+            ) and all(
+                is_intact(Source(path, offset, layer.size), layer, view)
+                for layer, offset, _ in plan.layers
+            )
     return False
 
 
 def find_present(plan, destination, sources):
-    """Return {digest: bytes} of the layers of a plan, or parts of them, that are local already."""
-    blobs = {}
+    """Return {digest: bytes} of each layer of a plan that are local already."""
+    blobs, present = {}, {}
     state = destination + ".part.state"
     with contextlib.suppress(OSError), open(state, "rb", opener=open_at_once) as file:
         blobs = {digest: pieces for digest, _, _, pieces in parse_state(file.read(STATE_LIMIT))[0]}
-    present = {}
-    for layer in (planned.descriptor for planned in plan.layers):
+    for layer, _, _ in plan.layers:
         pieces = blobs.get(layer.digest, b"")
-        size = layer.size if layer.digest in sources else pieces.count(1) * PIECE
-        present.update({layer.digest: min(size, layer.size)} if size else {})
+        there = layer.size if layer.digest in sources else pieces.count(1) * PIECE
+        present[layer.digest] = min(there, layer.size)
     return present
+
+
+def write_images(images, failures, held, omit, destination, keep_going, force, write):
+    """Write images into an archive, without those that fail; return the PullResult.
+
+    failures: list of ImgpullError, of the images that could not be looked up
+    held: list of the names of images at the destination
+    omit: frozenset of digests of layers to omit
+    write: function from an ArchivePlan, the failures and the names that it lacks to a PullResult
+    """
+    while True:
+        # Anew each time, since an image that contradicts a failed one may fit now.
+        fits, conflicts, names, sizes = {}, [], {}, {}
+        # Those that the destination holds come first: they are not given up for others.
+        for image in sorted(images, key=lambda image: image.name not in held):
+            try:
+                admit(image, names, sizes)
+                fits.setdefault(image.name, image)
+            except ImgpullError as error:
+                error.image = image.name
+                if not keep_going:
+                    raise
+                conflicts.append(error)
+        good = [image for image in images if fits.get(image.name) is image]
+        failed, replaced = failures + conflicts, [name for name in held if name not in fits]
+        if failed and good and replaced and not force:
+            stays = ImgpullError(
+                f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
+                "which the new archive would lack; --force replaces it"
+            )
+            failed, good = [stays] + failed, []
+        if not good:
+            failed[0].others = [str(each) for each in failed[1:]]
+            raise failed[0]
+        try:
+            return write(plan_archive(good, omit), failed, replaced)
+        except (NotFound, NoAccess, Damaged, Resumable) as error:
+            lost = [
+                image
+                for image in good
+                if error.layer
+                in [layer.digest for each in image.all_manifests for layer in each.layers]
+            ]
+            error.image = ", ".join(image.name for image in lost)
+            # Bytes in a pipe cannot be taken back.
+            if destination == "-" or not (keep_going and lost):
+                raise
+            images = [image for image in images if image not in lost]
+            failures = [error] + failures
+
+
+def write_plan(
+    destination, jobs, transport, sources, dry_run, begun, plan, failures, replaced
+):  # fmt: skip
+    """Write the archive of a plan, if it is not there already, and return the PullResult."""
+    transport.stopping.clear()
+    is_pipe, reporter = destination == "-", transport.reporter
+    present = find_present(plan, destination, sources)
+    unchanged = not is_pipe and is_up_to_date(plan, destination, reporter)
+    if not (dry_run or unchanged):
+        reporter.start([layer for layer, _, _ in plan.layers], plan.total, plan.images)
+        if is_pipe:
+            pipe = Pipe(sys.stdout.buffer, plan)
+            Download(plan, pipe, jobs, transport, reporter, sources).run()
+        else:
+            # Through a symlink: the link stays, and its target is replaced.
+            with PartFile(os.path.realpath(destination), plan) as part:
+                found = dict(part.sources, **sources)
+                Download(plan, part, jobs, transport, reporter, found).run()
+                part.commit()
+    elif not (is_pipe or unchanged):
+        check_space(destination, plan.size - sum(present.values()))
+    omitted = {
+        layer.digest: layer.size
+        for image in plan.images
+        for layer in image.layers
+        if layer.digest in image.omitted
+    }
+    return PullResult(
+        plan.images, destination, plan.size, transport.fetched, present, omitted,
+        time.monotonic() - begun, failures, unchanged, replaced,
+        0 if is_pipe else free_space(destination),
+    )  # fmt: skip
 
 
 def pull(
@@ -4204,122 +4223,46 @@ def pull(
     keeps the downloaded bytes for the next run. Raises ImgpullError.
     """
     begun = time.monotonic()
-    references = [references] if isinstance(references, str) else list(references)
+    references = [references] if isinstance(references, str) else references
     destination, reporter = os.fspath(destination), reporter or Reporter()
     settings, platforms = Settings(**connection), parse_platforms(platform)
-    if not references or name and len(references) > 1 or jobs < 1:
-        raise UsageError("pull() needs a reference, one reference for a name, and jobs >= 1")
     requests = [parse_request(one, name) if isinstance(one, str) else one for one in references]
+    if not requests or name and len(requests) > 1 or jobs < 1:
+        raise UsageError("pull() needs a reference, one reference for a name, and jobs >= 1")
     base_requests = [parse_request(one) for one in base_images]
     check_registries(requests + base_requests, settings)
     there = check_destination(destination, base, force)
-    reused = ([there] if there else []) + [read_archive(each, reporter=reporter) for each in reuse]
-    bases = read_bases(base, reporter)
-    transport = Transport(settings, reporter, jobs)
+    bases = [read_base(each, reporter) for each in base]
+    archives = there + bases + [read_archive(each, reporter=reporter) for each in reuse]
     documents = {}  # {digest: bytes}: no document is fetched twice
     sources = {}  # {digest: Source} of local blobs
-    for archive in reused + bases:
+    for archive in archives:
         sources.update(archive.sources)
         for image in archive.images:
             documents.update(image.documents)
+    transport = Transport(settings, reporter, jobs)
 
-    def find(request, **options):
+    def find(request):
         own = settings._replace(scheme=request.scheme or settings.scheme)
         registry = Registry(request.reference, own, reporter, transport, documents)
-        return find_image(registry, platforms, request.name, reporter, bool(sources), **options)
+        target = find_known(registry) if archives else registry.get()
+        # Of a base, only the layers are needed.
+        more = referrers and request in requests
+        return find_image(registry, target, platforms, request.name, more)
 
     try:
-        images, failures = find_images(
-            requests, lambda each: find(each, referrers=referrers), transport, keep_going
-        )
+        images, failures = find_images(requests, find, transport, keep_going)
         based = [image for archive in bases for image in archive.images]
         based += find_images(base_requests, find, transport)[0] if base_requests else []
         omit = omissible(layer_stacks(images), layer_stacks(based))
         if based and not omit:
             reporter.note("no layer is in the base: nothing is omitted")
-        how = (destination, jobs, transport, reporter, sources, dry_run)
-        return write_images(images, failures, omit, there, how, keep_going, force, begun)
+        write = functools.partial(write_plan, destination, jobs, transport, sources, dry_run, begun)
+        held = [image.name for archive in there for image in archive.images]
+        return write_images(images, failures, held, omit, destination, keep_going, force, write)
     finally:
         reporter.finish()
         transport.close()
-
-
-def write_images(images, failures, omit, there, how, keep_going, force, begun):
-    """Write images into an archive, without those whose layers fail; return the PullResult.
-
-    failures: list of ImgpullError, of the images that could not be looked up
-    omit: frozenset of digests of layers to omit
-    there: Archive at the destination, or None
-    how: tuple of the arguments of write_archive() behind plan and present
-    begun: float, time.monotonic() at the start of the pull
-    """
-    destination, _, transport, _, sources, _ = how
-    known, held = failures, [image.name for image in there.images] if there else []
-    while True:
-        # An image that contradicts a failed one may fit now.
-        good, conflicts = admitted(images, held)
-        failures = known + conflicts
-        if conflicts and not (keep_going and good):
-            raise conflicts[0]
-        plan = plan_archive(good, omit)
-        replaced = [name for name in held if name not in [image.name for image in good]]
-        if failures and replaced and not force:
-            error = ImgpullError(
-                f"{destination} stays as it is: it holds {printable(', '.join(replaced), 200)}, "
-                "which the new archive would lack; --force replaces it"
-            )
-            error.others = [str(each) for each in failures]
-            raise error
-        present = find_present(plan, destination, sources)
-        try:
-            unchanged = write_archive(plan, present, *how)
-            break
-        except (NotFound, NoAccess, Damaged, Resumable) as error:
-            lost = [
-                image
-                for image in good
-                for each in image.all_manifests
-                if error.layer in [layer.digest for layer in each.layers]
-            ]
-            error.image = ", ".join(collections.OrderedDict.fromkeys(each.name for each in lost))
-            # Bytes in a pipe cannot be taken back.
-            if not keep_going or destination == "-" or not lost:
-                raise
-            images = [image for image in images if image not in lost]
-            if not images:
-                raise
-            known = known + [error]
-    layers = [layer for image in plan.images for layer in image.layers]
-    gone = frozenset().union(*(image.omitted for image in plan.images))
-    omitted = {layer.digest: layer.size for layer in layers if layer.digest in gone}
-    free = 0 if destination == "-" else free_space(destination)
-    return PullResult(
-        plan.images, destination, plan.size, transport.fetched, present, omitted,
-        time.monotonic() - begun, failures, unchanged, replaced, free,
-    )  # fmt: skip
-
-
-def write_archive(plan, present, destination, jobs, transport, reporter, sources, dry_run):
-    """Write the archive of a plan; return True if the destination held exactly this already."""
-    transport.stopping.clear()
-    is_pipe = destination == "-"
-    if not is_pipe and is_up_to_date(plan, destination, reporter):
-        return True
-    if dry_run:
-        if not is_pipe:
-            check_space(destination, plan.size - sum(present.values()))
-        return False
-    layers = [layer.descriptor for layer in plan.layers]
-    reporter.start(layers, plan.total, plan.images)
-    if is_pipe:
-        Download(plan, Pipe(sys.stdout.buffer, plan), jobs, transport, reporter, sources).run()
-        return False
-    # Through a symlink: the link stays, and its target is replaced.
-    with PartFile(os.path.realpath(destination), plan) as part:
-        found = dict(part.sources, **sources)
-        Download(plan, part, jobs, transport, reporter, found).run()
-        part.commit()
-    return False
 
 
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
@@ -4340,11 +4283,9 @@ class Terminal(Reporter):
         self.stream = sys.stderr
         self.quiet, self.debugging = quiet, debugging
         self.live = not quiet and self.stream.isatty() and os.environ.get("TERM") != "dumb"
-        is_unicode = "utf" in (self.stream.encoding or "").lower()
-        self.full, self.empty = "█░" if is_unicode else "#."
+        self.bar = "█░" if "utf" in (self.stream.encoding or "").lower() else "#."
         self.lock = threading.RLock()  # guards the stream and what is shown on it
         self.shown = ""  # the live line as it is on the screen
-        self.failure = ""  # why something is being retried
         self.listed = False  # images of a pull have got their lines here
         self.start([], 0, [])
         self.finish()
@@ -4367,8 +4308,7 @@ class Terminal(Reporter):
                 # Failures are ignored: there is nowhere to report them. The cursor waits in the
                 # first column, where a shell prints "Killed" if this process could not clean up.
                 with contextlib.suppress(OSError, ValueError):
-                    self.stream.write(text + live + "\r" * bool(live))
-                    self.stream.flush()
+                    print(text + live + "\r" * bool(live), end="", file=self.stream, flush=True)
 
     def note(self, text):
         if not self.quiet:
@@ -4395,13 +4335,12 @@ class Terminal(Reporter):
     def retry(self, failure, delay, number, limit):
         if not self.live:
             super().retry(failure, delay, number, limit)
-        self.failure = printable(failure, 1000)
-        self.retry_at = time.monotonic() + delay
+        self.failure, self.retry_at = printable(failure, 1000), time.monotonic() + delay
 
     def start(self, layers, total, images):
         self.several = len(images) > 1
         self.total, self.done = total, 0  # bytes of layers
-        self.kept = None  # bytes that are local from the start: they do not count as speed
+        self.kept = total  # bytes that are local from the start: they do not count as speed
         self.begun = self.printed = time.monotonic()
         self.running = True
 
@@ -4416,14 +4355,14 @@ class Terminal(Reporter):
 
     def progress(self, done):
         self.done, now = done, time.monotonic()
-        self.kept = done if self.kept is None else self.kept
+        self.kept = min(self.kept, done)
         if not self.live and self.running and now - self.printed >= PLAIN_SECONDS:
             self.printed = now
             self.note(self.facts())
 
     def facts(self):
         """Return the progress in words of constant order and width."""
-        rate = (self.done - (self.kept or 0)) / max(time.monotonic() - self.begun, 0.001)
+        rate = max(self.done - self.kept, 0) / max(time.monotonic() - self.begun, 0.001)
         left = int(min((self.total - self.done) / rate, NEVER)) if rate else NEVER
         return (
             f"{100 * self.done // max(self.total, 1):3d}%  {human(self.done):>8} of "
@@ -4443,7 +4382,7 @@ class Terminal(Reporter):
             line = f"{share}retry in {int(wait) + 1} s: {self.failure}"
         elif self.running and bar > 0:
             full = bar * self.done // max(self.total, 1)
-            line += "  " + self.full * full + self.empty * (bar - full)
+            line += "  " + self.bar[0] * full + self.bar[1] * (bar - full)
         # Text in the last column would make some terminals wrap.
         return line[: columns - 1]
 
@@ -4710,7 +4649,6 @@ MISTAKES = {
     ".*--list-tar=.*--verify=": "either --list-tar, or --verify",
     ".*--(base|reuse)=- ": "--base and --reuse take a file, not standard input",
     r".*--os=\S*[./]": "-o is --os, such as linux; the TAR comes last: imgpull alpine alpine.tar",
-    ".*--manifest=.*--json=": "--manifest prints JSON without --json",
     ".*--platform=all .*--manifest=image": "--manifest image takes one platform",
     r".*--manifest=.*\n(\S+ \S+ \S|$)": "--manifest takes one REF",
     PULL + r"--json=.*\n.* - $": "--json and - both write to standard output: name a file",
@@ -4759,28 +4697,25 @@ def make_parser():
     """Return the Parser of OPTIONS."""
     parser = Parser(
         "imgpull",
-        usage="imgpull [OPTION ...] REF [REF ...] TAR",
-        description=DESCRIPTION,
-        epilog=EPILOG,
+        "imgpull [OPTION ...] REF [REF ...] TAR",
+        DESCRIPTION,
+        EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
     )
     parser.add_argument("refs", nargs="*", help=argparse.SUPPRESS)
     for group, rows in OPTIONS.items():
         add = parser.add_argument_group(group).add_argument
         for row, text in rows.items():
-            *spellings, value = row.split()
+            *names, value = row.split()
             kind = {"metavar": value, "type": {"N": int, "S": float}.get(value)}
             if value.startswith("-"):
-                spellings.append(value)
-                kind = {"action": "store_true"}
+                names, kind = names + [value], {"action": "store_true"}
             elif "..." in value:
                 kind = {"metavar": value[:-3], "action": "append", "default": []}
-            add(*spellings, help=text, **kind)
+            add(*names, help=text, **kind)
     parser.set_defaults(jobs=6, timeout=30.0)
     version = f"imgpull version: {__version__} build date: {__build_date__}"
-    add("-v", "--version", action="version", version=version, help="print the version, and exit")
-    add("-h", "--help", action="help", help="print this help, and exit")
+    parser.add_argument("-v", "--version", action="version", version=version)
     return parser
 
 
@@ -4803,15 +4738,15 @@ def check_spelling(argv, table):
             if hints or name not in table or "-" + typed in table:
                 near = difflib.get_close_matches(typed, table, 1, 0.7)
                 hints += [f"did you mean {each}?" for each in near]
-                hint = (hints + ["imgpull --help lists the options"])[0]
-                raise UsageError(f"unknown option {typed if name in table else name}: {hint}")
+                hints.append("imgpull --help lists the options")
+                raise UsageError(f"unknown option {typed if name in table else name}: {hints[0]}")
+            action = table[name]
             # argparse would repeat the value, or take -i=true for -i -t rue in old versions.
-            if table[name].nargs == 0 and word != name:
+            if action.nargs == 0 and word != name:
                 raise UsageError(f"{name} takes no value")
-            if table[name] in seen:
+            if action in seen:
                 raise UsageError(f"{name} is given twice")
-            if table[name].default != []:
-                seen.append(table[name])
+            seen += [action] * (action.default != [])
 
 
 def parse_options(argv):
@@ -4863,8 +4798,7 @@ def read_password(options):
 
         if not (sys.stdin and sys.stdin.isatty()):
             raise UsageError("--user needs --password-stdin, since there is no terminal to ask at")
-        place = f" at {parse_request(options.refs[0]).reference.registry}" if options.refs else ""
-        options.password = getpass.getpass(f"Password for {printable(options.user)}{place}: ")
+        options.password = getpass.getpass(f"Password for {printable(options.user)}: ")
     remember_secret(options.password)
 
 
@@ -4875,7 +4809,7 @@ def show_manifest(options, settings, reporter):
     registry = Registry(request.reference, settings, reporter)
     manifest = registry.get()
     if options.manifest == "image":
-        manifest = resolve(registry, manifest, parse_platforms(options.platform), reporter)
+        manifest = resolve(registry, manifest, parse_platforms(options.platform))
     elif not manifest.is_index:
         raise ImgpullError(
             f"{registry.named} is not an index but the manifest of one image: --manifest image "
@@ -4895,17 +4829,16 @@ def show_result(result, options, reporter):
         out, where = sys.stderr, "stdout"
     present, omitted = sum(result.present.values()), sum(result.omitted.values())
     if result.replaced:
-        verb = "would replace" if options.dry_run else "replaces"
-        reporter.note(f"{verb} {where}, which held {', '.join(result.replaced)}")
+        reporter.note(f"replaces {where}, which held {', '.join(result.replaced)}")
     if options.json:
         failures = [
             {"image": each.image, "error": str(each), "exit_code": each.exit_code}
             for each in result.failures
         ]
-        document = dict(result._asdict(), dry_run=options.dry_run, failures=failures)
-        document.update(present=present, omitted=omitted, seconds=round(result.seconds, 3))
-        document["images"] = list(map(image_document, result.images))
-        print_json(document)
+        images = list(map(image_document, result.images))
+        document = dict(result._asdict(), dry_run=options.dry_run, failures=failures, images=images)
+        seconds = round(result.seconds, 3)
+        print_json(dict(document, present=present, omitted=omitted, seconds=seconds))
         return
     how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
     for image in result.images:
@@ -4913,20 +4846,19 @@ def show_result(result, options, reporter):
             print_name(image, out)
         elif not (reporter.listed and out.isatty()):
             platform = image.platform or (options.platform if image.image_id else "artifact")
-            facts = [
-                f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} "
-                f"{human(image.size)}"
-            ]
+            text = f"{image.name.partition('@')[0]} {image.digest} {printable(platform)} "
+            text += human(image.size)
             if options.dry_run:
                 here = sum(result.present.get(layer.digest, 0) for layer in image.layers)
-                facts.append(f"{plural(len(image.layers), 'layer')}, {human(here)} already here")
+                text += f", {plural(len(image.layers), 'layer')}, {human(here)} already here"
             if image.omitted:
-                size = sum(result.omitted[digest] for digest in image.omitted)
-                facts.append(f"{plural(len(image.omitted), 'layer')} ({human(size)}) left out")
+                size = sum(map(result.omitted.get, image.omitted))
+                text += f", {plural(len(image.omitted), 'layer')} ({human(size)}) left out"
             if image.referrers:
-                facts.append(plural(len(image.referrers), "referrer"))
-            end = "" if options.dry_run or out.isatty() else f" -> {where} {how}"
-            say(", ".join(facts) + end, out)
+                text += f", {plural(len(image.referrers), 'referrer')}"
+            if not (options.dry_run or out.isatty()):
+                text += f" -> {where} {how}"
+            say(text, out)
     total = f"{where}: {plural(len(result.images), 'image')}, {human(result.size)}"
     if options.dry_run and not options.quiet:
         here = f"{human(present)} of it already here, {human(omitted)} left out"
@@ -5005,8 +4937,7 @@ def main(argv=None):
         raise KeyboardInterrupt
 
     reporter = Terminal(True, False)
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         options = parse_options(sys.argv[1:] if argv is None else argv)
@@ -5019,7 +4950,7 @@ def main(argv=None):
         text, status = failure_text(error, reporter)
         reporter.finish()
         for line in [text] + [f"error: {other}" for other in getattr(error, "others", ())]:
-            reporter.line("imgpull: " + printable(line, 1000))
+            reporter.line(f"imgpull: {printable(line, 1000)}")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
