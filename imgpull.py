@@ -223,7 +223,7 @@ def printable(text, limit=300):
 
 def quoted(text, limit=160):
     """Return text from outside in quotes, for a terminal."""
-    return printable(repr(hide(text) if isinstance(text, str) else text), limit)
+    return printable(repr(hide(str(text))), limit)
 
 
 def human(size):
@@ -450,7 +450,7 @@ MACHINES = {  # patterns of what systems and people call an architecture, and it
     "x86[_-]64": "amd64",
     "i[3-6]86|x86": "386",
     "aarch64|armv8": "arm64",
-    "armhf": "arm/v7",
+    "arm|armhf": "arm/v7",
     "armel": "arm/v6",
     r"armv(\d)\w*": r"arm/v\1",
     "powerpc64le": "ppc64le",
@@ -467,7 +467,7 @@ def normal_platform(system, architecture, variant="", os_version="", features=()
         match = re.fullmatch(pattern, architecture)
         architecture = match.expand(name) if match else architecture
     architecture, _, implied = architecture.partition("/")
-    variant = variant.lower() or implied or ("v7" if architecture == "arm" else "")
+    variant = variant.lower() or implied
     variant = "v" * variant.isdigit() + variant
     if f"{architecture}/{variant}" in USUAL:
         variant = ""
@@ -771,8 +771,8 @@ def parse_manifest(body, digest, what):
     children, config = descriptors("manifests", CHILDREN_LIMIT), descriptor("config")
     # Clients differed in how they read a document with both (CVE-2021-41190).
     if bool(config) == ("manifests" in value) or not config and {"config", "layers"} & set(value):
-        old = value.get("schemaVersion") == 1
-        why = ": it is in Docker's schema 1, which no current runtime loads" if old else ""
+        why = ": it is in Docker's schema 1, which no current runtime loads"
+        why = why if value.get("schemaVersion") == 1 else ""
         raise Damaged(f"{what} is neither an image manifest nor an index{why}")
     media_type = media_type_of(value, what)
     types = (OCI_MANIFEST, DOCKER_MANIFEST) if config else (OCI_INDEX, DOCKER_LIST)
@@ -1333,15 +1333,13 @@ def tls_context(files):
     # Python 3.13 refuses CAs without a key usage, as many private ones are; docker, curl and older
     # Pythons take them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    name = ""
     try:
-        # ssl does not say which of the files is missing.
-        for name in filter(None, files.authorities + (files.cert, files.key)):
-            os.stat(name)
         for name in files.authorities:
             context.load_verify_locations(name)
+        # ssl does not say which of the two is missing. Its other errors are about the last.
+        for name in filter(None, (files.key, files.cert)):
+            os.stat(name)
         if files.cert:
-            name = files.cert
             context.load_cert_chain(files.cert, files.key, passphrase)
     except OSError as error:
         raise UsageError(

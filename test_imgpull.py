@@ -1093,24 +1093,26 @@ class TestPureFunctions(unittest.TestCase):
             parts = {digest: part for child in image.children for digest, part in below(child).items()}
             return dict(parts, **{image.digest: image})
         inner = make_index((IMAGE, "linux/amd64"), (ARM, "linux/arm64"))
-        shared = make_index((inner, None), (ARM, "linux/arm64"))
-        for name, top, expected in selected([
-                ("an image", IMAGE, [IMAGE]), ("an index", inner, [inner, IMAGE, ARM]), ("wide", wide(999), 1),
-                ("a shared child", shared, [shared, inner, ARM, IMAGE]), ("deep", deep_index(20), 22),
-                ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000")]):
+        for name, top, digests in selected([
+                ("an image", IMAGE, [IMAGE]), ("an index", inner, [inner, IMAGE, ARM]),
+                ("a shared child", make_index((inner, None), (ARM, "linux/arm64")), [None, inner, ARM, IMAGE]),
+                ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000"),
+                ("deep", deep_index(20), 22), ("wide", wide(999), 1)]):
             def load(digest, held=below(top)):
                 body = held[digest].manifest
                 return imgpull.parse_manifest(body, digest, "it") if body[:1] == b"{" else None
 
+            manifest = imgpull.parse_manifest(top.manifest, top.digest, "it")
+            walked = imgpull.walk(manifest.descriptor, manifest, load, "it")
             with self.subTest(name):
-                try:
-                    manifest = load(top.digest)
-                    found = [each.digest for each, _ in imgpull.walk(manifest.descriptor, manifest, load, "it")]
-                except imgpull.Damaged as error:
-                    self.assertRegex(str(error), str(expected))
+                if isinstance(digests, str):
+                    with self.assertRaisesRegex(imgpull.Damaged, digests):
+                        list(walked)
+                elif isinstance(digests, int):
+                    self.assertEqual(len(list(walked)), digests)
                 else:
-                    self.assertEqual(len(found) if isinstance(expected, int) else found,
-                                     expected if isinstance(expected, int) else [image.digest for image in expected])
+                    self.assertEqual([descriptor.digest for descriptor, _ in walked],
+                                     [(image or top).digest for image in digests])
 
     def test_json_as_go_reads_it(self):
         """A key in two spellings, in another case than Go's, or twice, and half characters, are refused."""
@@ -1801,8 +1803,8 @@ class TestCredentials(Case):
             with self.subTest(row.name), mock.patch.dict(os.environ, environment), seconds:
                 run = self.pull(server, *row.options, name="team/app:v1", stdin=row.stdin,
                                 expect=0 if row.expect else FAILED)
-                if not row.expect:          # whoever is turned away reads what is wrong with the file
-                    self.fails(run, re.escape(row.warning or ""), code=FAILED)
+                if not row.expect:
+                    self.fails(run, code=FAILED)
                     self.assertEqual({request.authorization for request in server.requests}, {None})
                 warnings = [line for line in self.said.err.splitlines() if "warning" in line]
                 self.assertIn(len(warnings), [0, 1] if row.warning is None else [int(row.warning > "")], self.said.err)
