@@ -1399,7 +1399,7 @@ class Incoming(io.RawIOBase):
         self.budget = OVERHEAD_LIMIT  # bytes that may come before the reader asks for more
         self.failure = None  # an error that came after bytes which count
         self.waited, self.received = 0.0, 0  # seconds, and bytes that came in them
-        self.patience = max(SLOW_SECONDS, 2 * (sock.gettimeout() or 0))  # seconds
+        self.patience = max(SLOW_SECONDS, 2 * sock.gettimeout())  # seconds
 
     def readable(self):
         return True
@@ -1624,11 +1624,13 @@ class Transport:
                 response = self.send(origin, method, url, sent, body)
             except NobodyListens as error:
                 if url != start:
-                    why = f"{redacted(start)} redirects there: is it the login page of a network?"
-                    error.args = (f"{error}; {why}",)
+                    error.args = (
+                        f"{error}; {redacted(start)} redirects there: a network's login page?",
+                    )
                 raise
-            what = f"{method} {redacted(url)} {headers.get('Range', '')}"
-            self.reporter.debug(f"{what}: {response.status}")
+            self.reporter.debug(
+                f"{method} {redacted(url)} {headers.get('Range', '')}: {response.status}"
+            )
             location = response.headers.get("Location", "").strip()
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 return response
@@ -1636,8 +1638,10 @@ class Transport:
             with contextlib.suppress(ValueError):
                 location = urljoin(url, location)
             if method == "POST" or origin.scheme == "https" and location[:6].lower() != "https:":
-                where = f"{redacted(location)}, which is not followed (https and credentials stay)"
-                raise ImgpullError(f"{origin} redirects {method} to {where}")
+                # https and credentials stay.
+                raise ImgpullError(
+                    f"{origin} redirects {method} to {redacted(location)}: not followed"
+                )
             url = location
         raise ImgpullError(f"{origin} redirects more than {REDIRECTS} times")
 
@@ -1711,7 +1715,7 @@ class Transport:
         elif isinstance(error, (ssl.SSLError, ssl.CertificateError)):
             return tls_failure(error, peer, self.tls_files(origin).authorities)
         elif isinstance(error, http.client.HTTPException):
-            reason = f"its answer is cut off or not HTTP: {printable(error, 60)}"
+            reason = f"its answer is cut off or not HTTP: {reason}"
         elif not isinstance(error, OSError):
             # The text of other errors is not shown: it may quote a header with a password.
             return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
@@ -1850,8 +1854,8 @@ def explain(response):
     # It may break off, and be JSON of any shape.
     with contextlib.suppress(Exception):
         text = response.first(ERROR_BODY_LIMIT).decode("utf-8", "replace")
-        # Of a web page, its title says it.
-        text = re.sub(r"(?si)^\s*<.*?(<title>|$)|</title>.*", "", text)
+        # Of a web page, its title says it; nginx repeats the status in it.
+        text = re.sub(r"(?si)^\s*<.*?(<title>(\d+ )?|$)|</title>.*", "", text)
         value = load_json(text)
         first = (value.get("errors") or [value])[0]
         keys = ("code", "message", "error", "error_description", "details", "detail")
@@ -2138,8 +2142,7 @@ class Registry:
             is_first = is_own and header is None and not challenge
             if is_first and (status == 401 or status in (403, 404) and any(self.credential())):
                 self.headers[origin] = ""
-                url = f"{origin.scheme}://{origin}/v2/"
-                with self.transport.open("GET", url, {}, {}) as ping:
+                with self.transport.open("GET", f"{origin.scheme}://{origin}/v2/", {}, {}) as ping:
                     challenge = challenge_in(ping)
             if "bearer" in challenge or is_own and challenge:
                 return self.answer(origin, challenge, steps)
