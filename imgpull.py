@@ -2548,8 +2548,10 @@ def assemble_image(name, top, documents, load, source="", referrers=(), registry
             # Runtimes differ in what they do with an attestation that is an image.
             if descriptor.is_attestation:
                 raise Damaged(f"{name}: the attestation {manifest.digest} has files to run")
-            body = documents.get(manifest.config.digest, b"")
+            body = documents.get(manifest.config.digest)
             what = f"{name}: the config {manifest.config.digest}"
+            if body is None:
+                raise Damaged(f"{what} is missing or damaged")
             configs[manifest.digest] = parse_config(body, manifest, what)
     if first.is_index and len(manifests) == 1:
         raise Damaged(f"{name}: none of the manifests in the index {top.digest} is there")

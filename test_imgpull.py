@@ -3851,7 +3851,7 @@ SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
 SAFE_NAMED, EVIL_NAMED, SAFE_OFFER, EVIL_OFFER = named(SAFE, APP), named(EVIL, OTHER), offered(SAFE, APP), offered(
     EVIL, APP)
-EVIL_JSON, EVIL_MANIFEST = compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
+SAFE_JSON, EVIL_JSON, EVIL_MANIFEST = compact([SAFE_OFFER]), compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
 EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
 EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
 INDEX_JSON = {"schemaVersion": 2, "mediaType": OCI.index, "manifests": [SAFE_NAMED]}
@@ -3896,7 +3896,7 @@ HOSTILE = [Hostile(name, True, archive) for name, archive in [
     ("the same name twice, the evil one last", disguised(entry)),
     ("the same name twice, the evil one first", disguised(entry, before=True)),
     ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
-        "manifest.json", kind=b"2", link="a") + entry("a", compact([SAFE_OFFER])))),
+        "manifest.json", kind=b"2", link="a") + entry("a", SAFE_JSON))),
     # docker loads its oldest format where there is no manifest.json; it takes every directory for a layer.
     ("docker's oldest format", beside_evil(manifest=None, first=entry("blobs/VERSION", b"1.0") + entry(
         "blobs/layer.tar", EVIL.tars[0]) + entry("blobs/json", to_json({
@@ -3918,8 +3918,8 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
     ("a member after a lone block of zeros", archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
     ("a blob that nobody needs", beside_evil()), ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
     ("the last member is not there", PLAIN[:PLAIN.rindex(b"blobs/sha256/")] + bytes(1024)),
-    ("a name twice, one behind the other", PLAIN.replace(*[each + entry("manifest.json", HELD["manifest.json"]) for each in (
-        b"", entry("manifest.json", compact([offered(SAFE, OTHER)])))])),
+    ("a name twice, one behind the other", PLAIN.replace(entry("manifest.json", SAFE_JSON), b"".join(
+        entry("manifest.json", data) for data in (compact([offered(SAFE, OTHER)]), SAFE_JSON)))),
     ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
     # The lists
     ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
