@@ -3180,8 +3180,6 @@ def file_errors(name):
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError(f"the disk of {name} is full: make room") from None
         raise DiskError(f"{name} cannot be written: {error.strerror}") from None
 
 
@@ -3193,7 +3191,7 @@ def open_own(path):
     """
     import stat
 
-    names = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
+    names = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
     flags = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in names)
     try:
         file = open(os.open(path, flags, 0o600), "r+b", buffering=0)
@@ -3236,9 +3234,9 @@ def parse_state(data):
     layers = []
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         value = load_json(header.decode())
-        for digest, offset, size in value["layers"] if value["imgpull"] == 4 else None:
+        for digest, offset, size in value["layers"]:
             pieces, rest = rest[: piece_count(size)], rest[piece_count(size) :]
-            layers.append((digest, offset, size, pieces.translate(ARRIVED)))
+            layers.append((str(digest), int(offset), size, pieces.translate(ARRIVED)))
         return layers, {digest: (at, size) for digest, (at, size) in value["old"].items()}
     return [], {}
 
@@ -3250,6 +3248,8 @@ class PartFile(contextlib.AbstractContextManager):
     plan (.part.old), then a byte for each piece: 1 if it has arrived. It is a hint, never trusted:
     the digests decide. Its lock keeps two pulls from writing one file. Leaving the context without
     commit() keeps the files for the next run if there is anything in them.
+
+    destination: absolute path
 
     Raises DiskError if the destination cannot be written, Busy if it is being written.
     """
@@ -3284,8 +3284,10 @@ class PartFile(contextlib.AbstractContextManager):
             except OSError as error:
                 # Some network file systems have no locks: the check in commit() has to do there.
                 if error.errno in (errno.EAGAIN, errno.EACCES):
-                    what = f"another imgpull is writing {self.destination}"
-                    raise Busy(f"{what}: wait for it, or choose another name") from None
+                    raise Busy(
+                        f"another imgpull is writing {self.destination}: wait for it, or choose "
+                        "another name"
+                    ) from None
             # Its last owner may have removed it between our opening and our locking.
             if is_at(self.state_path, file):
                 return file
@@ -3298,27 +3300,30 @@ class PartFile(contextlib.AbstractContextManager):
         browsers write such files, too.
         """
         data = self.state.read(STATE_LIMIT)
-        if data[: len(MAGIC)] != MAGIC and (data or os.path.lexists(self.path)):
+        if not data and not os.path.lexists(self.path):
+            self.state.write(MAGIC)
+        elif not data.startswith(MAGIC):
             if not data:
                 remove(self.state_path)
-            what = f"{self.state_path if data else self.path} is not a file of imgpull"
-            raise DiskError(f"{what}: move it, or choose another name")
-        self.state.seek(0)
-        self.state.write(MAGIC)
+            raise DiskError(
+                f"{self.state_path if data else self.path} is not a file of imgpull: move it, or "
+                "choose another name"
+            )
         self.file = open_own(self.path)
         before, old = parse_state(data)
         layers = [(layer.digest, offset, layer.size) for layer, offset, _ in self.plan.layers]
-        kept, wanted = {}, {layer[0] for layer in layers}
-        size = os.fstat(self.file.fileno()).st_size
+        kept, size = {}, os.path.getsize(self.path)
         if (size, layers) == (self.plan.size, [each[:3] for each in before]):
             pieces = b"".join(each[3] for each in before)
             self.arrived[: len(pieces)] = pieces
         elif old or not os.path.lexists(self.old_path):
             # The tag has moved on, say: layers of both plans are copied from the old file.
-            for digest, offset, size, pieces in before:
-                there = len(pieces) - len(pieces.lstrip(b"\1"))
-                if there and digest in wanted:
-                    kept[digest] = (offset, min(size, there * PIECE))
+            wanted = {layer[0] for layer in layers}
+            kept = {
+                digest: (offset, min(size, (pieces + b"\0").index(0) * PIECE))
+                for digest, offset, size, pieces in before
+                if digest in wanted and pieces.startswith(b"\1")
+            }
         old = kept or old
         self.sources = {digest: Source(self.old_path, *old[digest]) for digest in old}
         header = compact({"imgpull": 4, "layers": layers, "old": old}) + b"\n"
@@ -3334,25 +3339,21 @@ class PartFile(contextlib.AbstractContextManager):
 
     def prepare(self):
         """Bring the part file to its full size, and check that the disk has room for it."""
-        status = os.fstat(self.file.fileno())
+        status = os.stat(self.path)
         # Blocks count: the file has holes, so its size does not tell how much it occupies.
-        there = status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
-        if self.plan.size - there > free_space(self.path):
-            self.drop_old()
-        check_space(self.destination, self.plan.size - there)
+        missing = self.plan.size - getattr(status, "st_blocks", status.st_size // 512) * 512
+        if self.sources and missing > free_space(self.path):
+            remove(self.old_path)
+            self.sources = {}
+        check_space(self.destination, missing)
         self.file.truncate(self.plan.size)
         for offset, literal in self.plan.literals:
-            self.put(offset, literal)
+            self.write(offset, literal)
 
-    def put(self, offset, data):
-        """Write bytes at an offset of the file."""
+    def write(self, offset, data):
         with file_errors(self.destination), self.lock:
             self.file.seek(offset)
             write_all(self.file, data)
-
-    def write(self, layer, position, data):
-        """Write bytes of a Layer."""
-        self.put(layer.offset + position, data)
 
     def note(self, number, arrived):
         """Record that a piece has arrived (1), or has to come again (0), for one thread a time."""
@@ -3361,10 +3362,10 @@ class PartFile(contextlib.AbstractContextManager):
             self.state.seek(self.first + number)
             self.state.write(bytes([arrived]))
 
-    def read(self, layer, position, size):
-        """Return at most size bytes of a Layer. Raises DiskError at the end of the file."""
+    def read(self, offset, size):
+        """Return at most size bytes. Raises DiskError at the end of the file."""
         with file_errors(self.destination), self.lock:
-            self.file.seek(layer.offset + position)
+            self.file.seek(offset)
             data = self.file.read(size)
         if not data:
             raise DiskError(f"{self.path} was truncated by another program: start again")
@@ -3384,17 +3385,18 @@ class PartFile(contextlib.AbstractContextManager):
         with file_errors(self.destination):
             os.fsync(self.file.fileno())
             # A truncated file does not get its full size back: its last zeros are written once.
-            size = os.fstat(self.file.fileno()).st_size
-            if not is_at(self.path, self.file) or size != self.plan.size:
-                what = f"{self.path} was removed, replaced or truncated by another program"
-                raise DiskError(f"{what}: run the same command again")
+            if not is_at(self.path, self.file) or os.path.getsize(self.path) != self.plan.size:
+                raise DiskError(
+                    f"{self.path} was removed, replaced or truncated by another program: run the "
+                    "same command again"
+                )
             if hasattr(os, "fchmod"):
                 os.fchmod(self.file.fileno(), file_mode(self.destination))
             self.file.close()  # Windows renames no open file
             os.replace(self.path, self.destination)
         # The rename must outlast a power loss, on systems that can open a directory.
         with contextlib.suppress(OSError):
-            directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY)
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY)
             try:
                 os.fsync(directory)
             finally:
@@ -3407,17 +3409,12 @@ class PartFile(contextlib.AbstractContextManager):
             if os.path.lexists(self.path) and (any(self.arrived) or self.sources):
                 error.kept = True
             else:
-                self.drop_old()
+                if self.sources:
+                    remove(self.old_path)
                 remove(self.path)
                 # Before the lock goes, or another run's state might be removed.
                 remove(self.state_path)
         self.state.close()
-
-    def drop_old(self):
-        """Remove the part file of an earlier plan, if there is one."""
-        if self.sources:
-            remove(self.old_path)
-        self.sources = {}
 
 
 def free_space(path):
@@ -3447,13 +3444,13 @@ class Pipe:
         self.arrived = bytearray(sum(piece_count(layer.size) for layer, _, _ in plan.layers))
         self.ring = memoryview(bytearray(min(WINDOW, len(self.arrived)) * PIECE))
 
-    def read(self, layer, position, size):
-        """Return the part of the ring for bytes of a Layer, all in one piece."""
-        start = (layer.first * PIECE + position) % len(self.ring)
+    def read(self, offset, size):
+        """Return the bytes of the ring at an offset, all in one piece."""
+        start = offset % len(self.ring)
         return self.ring[start : start + size]
 
-    def write(self, layer, position, data):
-        self.read(layer, position, len(data))[:] = data
+    def write(self, offset, data):
+        self.read(offset, len(data))[:] = data
 
     def note(self, number, arrived):
         self.arrived[number] = arrived
@@ -3527,8 +3524,10 @@ class Download:
             source = None if any(arrived) else sources.get(planned.descriptor.digest)
             if source and source.size > planned.descriptor.size:
                 source = None  # the manifest lies about one of them
-            self.layers.append(Layer(planned, first, arrived, source))
-            self.layers[-1].is_hashing = self.is_pipe  # by its reader
+            layer = Layer(planned, first, arrived, source)
+            if self.is_pipe:  # which has a reader, and a ring of pieces
+                layer.is_hashing, layer.offset = True, first * PIECE
+            self.layers.append(layer)
             first = end
         if not self.is_pipe:
             # The largest first: one connection has to fetch it from a server without ranges.
@@ -3701,7 +3700,7 @@ class Download:
             for data in chunks:
                 number = position // PIECE
                 self.wait_until(lambda number=number: not self.is_ahead(layer, number))
-                self.store.write(layer, position, data)
+                self.store.write(layer.offset + position, data)
                 if is_front:
                     layer.hash(data)
                 position += len(data)
@@ -3747,7 +3746,7 @@ class Download:
                 break
             self.wait_until(lambda number=number: layer.arrived[number])
             size = min(BUFFER, PIECE - layer.hashed % PIECE, layer.size - layer.hashed)
-            data = self.store.read(layer, layer.hashed, size)
+            data = self.store.read(layer.offset + layer.hashed, size)
             layer.hash(data)
         if layer.hashed == layer.size:
             self.judge(layer)
