@@ -4838,9 +4838,8 @@ def show_result(result, options, reporter):
             for each in result.failures
         ]
         images = list(map(image_document, result.images))
-        document = dict(result._asdict(), dry_run=options.dry_run, failures=failures, images=images)
-        seconds = round(result.seconds, 3)
-        print_json(dict(document, present=present, omitted=omitted, seconds=seconds))
+        more = {"dry_run": options.dry_run, "present": present, "omitted": omitted}
+        print_json(dict(result._asdict(), failures=failures, images=images, **more))
         return
     how = "is up to date" if result.unchanged else f"in {result.seconds:.1f} s"
     for image in result.images:
@@ -4871,10 +4870,8 @@ def show_result(result, options, reporter):
 
 def run(options, reporter):
     """Do what the options request, and return the exit status. Raises ImgpullError."""
-    if sys.stdout is None:
-        if options.tar == "-":
-            raise DiskError("standard output is closed: there is nowhere to write the archive to")
-        sys.stdout = open(os.devnull, "w")
+    is_pipe = sys.stdout and not sys.stdout.isatty()
+    sys.stdout = sys.stdout or open(os.devnull, "w")
     if options.parsed:
         options.password, options.token = options.password and "***", options.token and "***"
         say(hide(json.dumps(vars(options), indent=2, ensure_ascii=False)))
@@ -4891,8 +4888,8 @@ def run(options, reporter):
     if options.manifest:
         show_manifest(options, settings, reporter)
         return 0
-    if options.tar == "-" and sys.stdout.isatty():
-        raise UsageError("an archive is not for a terminal: pipe it (imgpull REF - | docker load)")
+    if options.tar == "-" and not is_pipe:
+        raise UsageError("- needs a pipe or a file as standard output: imgpull REF - | docker load")
     result = pull(
         options.refs + [each for path in getattr(options, "from") for each in read_list(path)],
         options.tar,

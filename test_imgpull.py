@@ -5140,14 +5140,11 @@ class TestCommandLine(Case):
         self.assertEqual((run.code, read(self.tar)), (0, b"old"), run.err)
 
     def test_help_and_version(self):
-        with mock.patch.dict(os.environ, COLUMNS="80"):
-            run = self.run_main("--help")
-        self.assertEqual((run.code, run.err), (0, ""))
-        self.assertLessEqual(len(run.out.splitlines()), 66)
-        self.assertLess(max(map(len, run.out.decode().splitlines())), 83)
-        for option in ("--platform --ns --password-stdin --manifest --list-tar --verify --base --reuse --name --jobs "
-                       "--timeout --retries --cacert --ca --debug --dry-run examples").split():
-            self.assertIn(option, run.out.decode())
+        run = self.run_main("--help")
+        lines = run.out.decode().splitlines()
+        self.assertEqual((run.code, run.err, len(lines) < 67, max(map(len, lines)) < 83), (0, "", True, True))
+        for option in " ".join(row for rows in imgpull.OPTIONS.values() for row in rows).split():
+            self.assertIn(option.replace("...", ""), run.out.decode())
         for option in ("-v", "--version"):
             self.assertRegex(self.run_main(option).out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
 
@@ -5167,11 +5164,8 @@ class TestCommandLine(Case):
 
     def test_interrupted_while_telling(self):
         """Ctrl-C while an error is being told neither hides it nor prints a traceback."""
-        def told(*args):
-            os.kill(os.getpid(), signal.SIGINT)
-            return real(*args)
-        real = imgpull.failure_text
-        with mock.patch.object(imgpull, "failure_text", told):
+        real, strike = imgpull.failure_text, lambda *args: os.kill(os.getpid(), signal.SIGINT) or real(*args)
+        with mock.patch.object(imgpull, "failure_text", strike):
             self.fails(self.run_main("nosuch!", "x.tar"), "not an image reference", code=2)
 
 
