@@ -1862,7 +1862,7 @@ def explain(response):
         text = ": ".join(first[key] for key in keys if isinstance(first.get(key), str)) or text
     # The query of a signed address is a secret.
     text = re.sub(r"\?[^\s?]+", "?***", text)
-    return printable(text)
+    return printable(re.sub(rf"^\s*{response.status}\b[\s:-]*", "", text))
 
 
 def answer_error(response, what, advice, own=True):
