@@ -893,7 +893,8 @@ class TestPlatforms(Case):
                     ("arm/v7", "v5|v8|v6", 2), ("arm/v5", "v6|v7", "-"), ("arm/v6", "v7|v5", 1), ("ppc64le", "v1|", 1),
                     ("arm64", "v8.1|v9", "-"), ("arm64/v8.2", "v8.3||v8.1|v9", 2), ("arm64/v9", "v8.5|v9|v9.1", 1),
                     ("arm64/v9", "v9.1|v8.6||v8.1|v8.5", 4), ("arm64/v9.2", "v9.3|v8.8||v8.7", 3),
-                    ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1)]]):
+                    ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
+                    ("mips64le/hardfloat", "softfloat|hardfloat", 1)]]):
             with self.subTest(wanted, offered=offered):
                 entries = [{"digest": "sha256:%064d" % number, "size": 1, "platform": dict(
                     zip(keys, text.split("/")), **{"os.features": text.split("/")[4:]})}
