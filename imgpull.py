@@ -512,7 +512,8 @@ def fitness(offered, wanted):
     if (
         offered[:2] != wanted[:2]
         or build not in ([""], offered.os_version.split(".")[:3])
-        or re.search(r"[^v.\d]", offered.variant) and offered.variant != wanted.variant
+        or re.search(r"[^v.\d]", offered.variant)
+        and offered.variant != wanted.variant
         or major > most
         or 5 * major + minor > 5 * most + limit
     ):
