@@ -501,8 +501,9 @@ def fitness(offered, wanted):
 
     Variants step downwards: arm v7 runs v6 and v5; amd64 v3 runs v2 and the plain one; arm64 v9.2
     runs v9.1, v9, v8.7 and below (containerd's platformVector, except that v9.0 includes v8.5).
-    Windows runs images that were made for its build, the first three numbers of the version. An
-    entry that requires features comes after a plain one.
+    A variant in words, such as softfloat, must be the same. Windows runs images that were made for
+    its build, the first three numbers of the version. An entry that requires features comes after
+    a plain one.
     """
     digits = [re.findall(r"\d", each.variant) + ["0", "0"] for each in (offered, wanted)]
     (major, minor, *_), (most, limit, *_) = (map(int, each) for each in digits)
@@ -510,6 +511,8 @@ def fitness(offered, wanted):
     if (
         offered[:2] != wanted[:2]
         or build not in ([""], offered.os_version.split(".")[:3])
+        or re.search(r"[^v.\d]", offered.variant)
+        and offered.variant != wanted.variant
         or major > most
         or 5 * major + minor > 5 * most + limit
     ):

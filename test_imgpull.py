@@ -893,7 +893,8 @@ class TestPlatforms(Case):
                     ("arm/v7", "v5|v8|v6", 2), ("arm/v5", "v6|v7", "-"), ("arm/v6", "v7|v5", 1), ("ppc64le", "v1|", 1),
                     ("arm64", "v8.1|v9", "-"), ("arm64/v8.2", "v8.3||v8.1|v9", 2), ("arm64/v9", "v8.5|v9|v9.1", 1),
                     ("arm64/v9", "v9.1|v8.6||v8.1|v8.5", 4), ("arm64/v9.2", "v9.3|v8.8||v8.7", 3),
-                    ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1)]]):
+                    ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
+                    ("mips64le/hardfloat", "softfloat|hardfloat", 1)]]):
             with self.subTest(wanted, offered=offered):
                 entries = [{"digest": "sha256:%064d" % number, "size": 1, "platform": dict(
                     zip(keys, text.split("/")), **{"os.features": text.split("/")[4:]})}
@@ -1049,16 +1050,12 @@ class TestPureFunctions(unittest.TestCase):
 
     def test_plan(self):
         """Every document and layer once, in order; names and tags; what is left out; what contradicts itself."""
-        twice, arm = make_image(b"a" * 600, b"b", b"a" * 600), assembled(ARM, name="q.io/b:v2")
-        digest = "q.io/app@" + IMAGE.digest
+        arm, digest = assembled(ARM, name="q.io/b:v2"), "q.io/app@" + IMAGE.digest
         for name, images, omit, layers, tags, names in selected([
-                ("one", [assembled(IMAGE)], (), IMAGE.layers, [["q.io/app:v1"]], ["v1"]),
-                ("a layer twice", [assembled(twice)], (), set(twice.layers), [["q.io/app:v1"]], ["v1"]),
                 ("one image under two names", [assembled(IMAGE), assembled(IMAGE, name="q.io/b:v2")], (), IMAGE.layers,
                  [["q.io/app:v1", "q.io/b:v2"]], ["q.io/app:v1", "q.io/b:v2"]),
                 ("two that share a layer", [assembled(IMAGE), arm], (), set(IMAGE.layers + ARM.layers),
                  [["q.io/app:v1"], ["q.io/b:v2"]], ["q.io/app:v1", "q.io/b:v2"]),
-                ("without a tag", [assembled(IMAGE, name=digest)], (), IMAGE.layers, [None], [""]),
                 ("with and without a tag", [arm, assembled(IMAGE, name=digest)], (), set(IMAGE.layers + ARM.layers),
                  [["q.io/b:v2"], None], ["q.io/b:v2", ""]),
                 ("left out", [assembled(IMAGE)], IMAGE.layers[:1], IMAGE.layers[1:], [["q.io/app:v1"]], ["v1"])]):
@@ -2371,13 +2368,13 @@ class TestProxies(Case):
         for scheme in ("http", "https"):
             server = self.serve(tls=self.pems() if scheme == "https" else None, challenges=['Basic realm="x"'],
                                 users={"user": "pass"})
-            proxy = self.serve(image=None, kind=lambda: FakeProxy(server, user=basic("jo", "p@ss")))
+            proxy = self.serve(image=None, kind=lambda: FakeProxy(server, user="Basic " + b64("jö:p@s/\udce4")))
             self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
-            with mock.patch.dict(os.environ, {scheme.upper() + "_PROXY": "http://jo:p%40ss@" + proxy.host}):
+            with mock.patch.dict(os.environ, {scheme.upper() + "_PROXY": "http://j%C3%B6:p%40s%2F%e4@" + proxy.host}):
                 run = self.run_main("-s", scheme, "--debug", "--force", "--cacert", os.path.join(self.pems(), "ca.pem"),
                                     "-u", "user", "-p", "pass", host + "/app:v1", self.tar)
             self.assertEqual(run.code, 0, run.err)
-            self.assertFalse(re.search("p@ss|p%40ss", run.err))
+            self.assertFalse(re.search("p@s|p%40s", run.err))
             first = proxy.requests[0]
             if scheme == "http":
                 self.assertEqual((first.target, first.headers["Host"]), ("http://%s/v2/app/manifests/v1" % host, host))
@@ -2445,14 +2442,6 @@ class TestProxies(Case):
                 self.assertEqual(set(proxy.requests), {(asked[0],) + asked[1] + (server.port,)} if asked else set())
                 self.assertEqual({request.headers["Host"] for request in server.requests},
                                  set() if code != 0 else {"reg.test:%d" % server.port})
-
-    def test_credentials(self):
-        """A proxy's user and password, percent-encoded in its URL, byte for byte."""
-        for url, user in [("http://h:1", None), ("http://jo@h", "jo:"), ("http://jo:p%40s%2Fs@h", "jo:p@s/s"),
-                          ("http://j%C3%B6:p%e4ss@h", "jö:p\udce4ss")]:
-            with self.subTest(url):
-                headers = {"Proxy-Authorization": "Basic " + b64(user)} if user else {}
-                self.assertEqual(imgpull.proxy_authorization(url), headers)
 
 
 class TestTLS(Case):
