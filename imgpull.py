@@ -48,7 +48,7 @@ assert sys.version_info >= (3, 6), f"imgpull needs Python 3.6 or newer, not {sys
 
 # Private parts of the standard library that are used here, each with its reason at its use. They
 # are the same in Python 3.6 to 3.14, and test_private_parts fails if a new one changes them.
-#   http.client.HTTPConnection._create_connection   to go through a SOCKS proxy
+#   http.client.HTTPConnection._create_connection   to pass over dead addresses, and for SOCKS
 #   http.client.HTTPResponse._read_status   to pass over the interim answers 102 and 103
 #   http.client.HTTPResponse.fp   to read through Incoming, and as much as has arrived
 #   argparse.ArgumentParser._option_string_actions   to find the option that was meant
@@ -481,9 +481,11 @@ def parse_platform(text):
     """
     match = PLATFORM.fullmatch(text)
     if not match:
+        swapped = re.fullmatch("(.+)/(linux|windows)", text)
+        hint = f"; did you mean {swapped.group(2)}/{swapped.group(1)}?" if swapped else ""
         raise UsageError(
             f"{quoted(text)} is not a platform: write os/arch or os/arch/variant, such as "
-            "linux/arm64 or linux/arm/v7"
+            f"linux/arm64 or linux/arm/v7{hint}"
         )
     system, os_version, architecture, variant = match.groups("")
     return normal_platform(system or "linux", architecture, variant, os_version)
@@ -1383,6 +1385,7 @@ BACKOFF = 0.5  # seconds before the first retry; doubles with each, up to 64 tim
 UNLIKELY_RETRIES, RETRIES = 1, 9
 LONGEST_WAIT = 120  # seconds: a Retry-After beyond this is an error at once
 OVERHEAD_LIMIT = 512 << 10  # bytes of headers, or of chunk sizes and trailers for one read
+DEAD_ADDRESS_SECONDS = 5  # for an address that does not answer, if there are others
 FILL_SECONDS = 0.05  # how long a read goes on to fill its buffer
 # A peer that sends less than this is given up. A silent one is --timeout's business alone.
 SLOW_SECONDS, SLOW_RATE = 60, 1 << 10  # the least to look at, and bytes a second
@@ -1597,6 +1600,7 @@ class Transport:
         self.taken = 0  # bytes of documents that came, counted by Registry
         self.contexts = {}  # {TLSFiles: ssl.SSLContext}: a context costs a megabyte
         self.reached = set()  # Origins that have answered
+        self.dead = set()  # addresses that have not
         self.stopping = threading.Event()  # set if all threads should end
 
     def persist(self, what, attempt):
@@ -1741,8 +1745,9 @@ class Transport:
             if is_http_proxy:
                 connection.set_tunnel(origin.host, origin.port, proxy_authorization(proxy))
         connection.origin, connection.response_class = origin, answer_class()
+        connection._create_connection = lambda address, *_: self.dial(address)
         if proxy and not is_http_proxy:
-            connection._create_connection = lambda address, *_: self.dial(proxy, address)
+            connection._create_connection = lambda address, *_: self.dial_through(proxy, address)
         return connection
 
     def tls_files(self, origin):
@@ -1759,17 +1764,30 @@ class Transport:
                 self.contexts[files] = tls_context(files)
             return self.contexts[files]
 
-    def dial(self, proxy, address):
+    def dial(self, address):
+        """As socket.create_connection, but a dead address, of IPv6 say, costs little, and once."""
+        import socket
+
+        infos, timeout = socket.getaddrinfo(*address, 0, socket.SOCK_STREAM), self.settings.timeout
+        *others, last = sorted((info[4][:2] for info in infos), key=self.dead.__contains__)
+        for place in others:
+            try:
+                sock = socket.create_connection(place, min(timeout, DEAD_ADDRESS_SECONDS))
+                sock.settimeout(timeout)
+                return sock
+            except OSError:
+                self.dead.add(place)
+        return socket.create_connection(last, timeout)
+
+    def dial_through(self, proxy, address):
         """Return a socket that a SOCKS5 proxy has connected to an address (RFC 1928, RFC 1929).
 
         The proxy resolves the name, as in Go's tools.
         """
-        import socket
-
         host, port = address
         server, target = origin_of(proxy, PROXY_PORTS), sized(host) + port.to_bytes(2, "big")
         login = b"".join(map(sized, proxy_login(proxy) or ()))
-        sock = socket.create_connection(server[1:], self.settings.timeout)
+        sock = self.dial(server[1:])
         try:
             with sock.makefile("rb") as file:
 

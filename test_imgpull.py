@@ -2409,6 +2409,26 @@ class TestProxies(Case):
                 self.fails(run, "proxy", code=2)
                 self.assertNotIn("ter2", run.err)
 
+    def test_dead_address(self):
+        """An address that does not answer is passed over, and not tried again before the ones that do."""
+        server = self.serve(faults=[("tag", changed(Connection="close"), 1)])
+        asked, dial = [], socket.create_connection
+
+        def resolve(host, port, *rest):
+            numbers = ["127.0.0.9", "127.0.0.1"] if host == "two.test" else [host]
+            return [info for number in numbers for info in REAL_GETADDRINFO(number, port, *rest)]
+
+        def connect(address, timeout):
+            asked.append((address[0], timeout))
+            if address[0] == "127.0.0.9":
+                raise socket.timeout("timed out")
+            return dial(address, timeout)
+        with mock.patch("socket.getaddrinfo", resolve), mock.patch("socket.create_connection", connect):
+            run = self.run_main("--retries", "0", "http://two.test:%d/app:v1" % server.port, self.tar)
+        self.assertEqual(run.code, 0, run.err)
+        self.assertEqual(asked[:2], [("127.0.0.9", 5), ("127.0.0.1", 30)])
+        self.assertEqual({address for address, _ in asked[2:]}, {"127.0.0.1"})
+
     def test_socks(self):
         """SOCKS5: the proxy resolves the name, as whom we come, and what is said of a failure; no password is shown."""
         reg, by_name = "reg.test", (3, "reg.test")
