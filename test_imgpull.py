@@ -3920,9 +3920,8 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
     ("an index whose images have no config", index_archive(manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs])),
     # Manifests and configs
-    ("an image to one, an attestation to another", archive_of(*[
-        make_index((EVIL, platform)) for platform in ("linux/amd64", "unknown/unknown")],
-        held=EVIL_BLOBS, manifest=[EVIL_OFFER])),
+    ("an image to one, an attestation to another", index_archive(
+        lambda index: index["manifests"][1].update(annotations=ATTESTS))),
     ("a manifest that is an index too", archive_of(TWO_KINDS, manifest=None, held=EVIL_BLOBS, index=[
         dict(named(TWO_KINDS, APP), mediaType=OCI.index)])),
     ("a manifest called an index", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
