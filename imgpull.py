@@ -2046,8 +2046,10 @@ class Registry:
                     if not (is_part or alone):
                         raise RangeRefused(f"{what}: {response.origin} does not do ranges")
                     if not is_part and response.left not in (None, size):
-                        sizes = f"{response.left} bytes, and the manifest {size}"
-                        raise NobodyListens(f"{what}: {response.origin} announces {sizes}")
+                        raise NobodyListens(
+                            f"{what}: {response.origin} announces {response.left} bytes, and the "
+                            f"manifest {size}"
+                        )
                     position = start if is_part else 0
                     while start < end:
                         # Up to start, then up to the end of a piece.
@@ -3583,8 +3585,7 @@ class Download:
             raise self.error
         # The silence of all threads is not enough: every layer must have been found right.
         if self.missing:
-            count = f"{len(self.missing)} of {plural(len(self.layers), 'layer')}"
-            raise ImgpullError(f"{count} did not arrive: run the same command again")
+            raise ImgpullError("not all layers arrived: run the same command again")
 
     def watch(self):
         """Start workers, more as long as they help, until all is done.

@@ -3077,10 +3077,15 @@ class TestKept(InProcess):
                 again.append(host)
                 until(lambda: len(again) > 1)       # the next try asks, too
             return resolve(host, *rest, **named)
-        server = self.serve(MIXED, faults=[("layer", lambda wire, request, answer: wire.send(
-            Answer(404) if ARMV6.layers[0] in request.path else
-            Answer(307, Location="http://slow.test:%d/store/%s" % (slow_host.port, MIXED.layers[1]))
-            if MIXED.layers[1] in request.path else answer), ALWAYS)])
+
+        def act(wire, request, answer):
+            if ARMV6.layers[0] in request.path:
+                until(lambda: again)
+                answer = Answer(404)
+            elif MIXED.layers[1] in request.path:
+                answer = Answer(307, Location="http://slow.test:%d/store/%s" % (slow_host.port, MIXED.layers[1]))
+            wire.send(answer)
+        server = self.serve(MIXED, faults=[("layer", act, ALWAYS)])
         other = server.add("b", "v1", ARMV6)
         with mock.patch("socket.getaddrinfo", linger):
             run = self.run_main("-s", "http", "--keep-going", "--retries", "0", server.host + "/app:v1", other,
