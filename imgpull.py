@@ -35,7 +35,6 @@ import itertools
 import json
 import os
 import re
-import struct
 import sys
 import threading
 import time
@@ -2610,23 +2609,24 @@ def compact(value):
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def tar_header(name, size, kind=b"0", mode=b"0000644"):
+def tar_header(name, size):
     """Return the tar header of a file: GNU format, mode 0644, all else zero.
 
-    GNU format, since layers can pass the 8 GiB limit of plain ustar. tarfile's headers depend on
-    the Python, and its import takes time.
+    GNU format, since layers can pass the 8 GiB limit of plain ustar.
     """
-    path = name.encode()
-    number = b"%011o" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
-    # Name, mode, user and group, size, time, sum, kind, magic.
-    fields = (path, mode, b"0000000\0" * 2, number, b"0" * 11, b" " * 8, kind, b"ustar  ")
-    block = struct.pack("100s 8s 16s 12s 12s 8s s 100x 8s 247x", *fields)
-    block = block[:148] + b"%06o\0 " % sum(block) + block[156:]
-    if len(path) > 100:
-        # The name is in a header of its own before the file's.
-        long = tar_header("././@LongLink", len(path) + 1, b"L", b"0000000")
-        block = long + path.ljust(512, b"\0") + block
-    return block
+    import tarfile
+
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    # A long name is in a header of its own before the file's. Pythons differ in the device numbers
+    # (329 to 345), in both headers.
+    for start in {0, len(header) - 512}:
+        block = memoryview(header)[start : start + 512]
+        block[329:345] = bytes(16)
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(header)
 
 
 def layout(contents):
