@@ -13,6 +13,14 @@ words, references, platforms, documents, settings and reporter, credentials, pro
 connections, registry and login, referrers, archive plan, reading archives, deltas, part file and
 pipe, download, pull, progress, command line (archives, then options).
 
+A pull goes one way:
+
+    arguments -> ImageRequest        parse_request(): what is asked of which registry
+              -> Image               find_image(): all documents, fetched and checked
+              -> ArchivePlan         plan_archive(): each byte but those of the layers
+              -> PartFile or Pipe    Download: workers fetch pieces of layers, and hash them
+              -> archive             commit(): the file gets its name
+
 Sources of the rules: the OCI distribution and image specifications ("distribution-spec",
 "image-spec"), the grammar of github.com/distribution/reference, RFC 9110 (HTTP), RFC 6750
 (Bearer), RFC 7617 (Basic), RFC 1928 and 1929 (SOCKS5).
@@ -81,6 +89,10 @@ __build_date__ = "unreleased"
 
 
 # ---- Errors and words: how things fail, and how text from outside becomes fit to print -----------
+#
+# Every failure is an ImgpullError whose class says what kind it is: its exit status, and if a retry
+# makes sense. Its text is one line for a person. Text from outside goes through printable() or
+# quoted() on its way into one.
 
 
 class ImgpullError(Exception):
@@ -227,13 +239,11 @@ def quoted(text, limit=160):
 
 def human(size):
     """Return bytes (int) in words: 0 B, 1.5 kB, 381.2 MB (powers of 1000, as docker counts)."""
-    if size < 1000:
-        return f"{size:.0f} B"
-    for unit in ("kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
         size /= 1000
-        if size < 1000:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} TB"
+    return f"{size:.1f} {unit}" if unit != "B" else f"{size:.0f} B"
 
 
 def plural(count, word):
@@ -242,6 +252,9 @@ def plural(count, word):
 
 
 # ---- References: the names of images (github.com/distribution/reference) -------------------------
+#
+# The grammar and the normalization are those of docker, podman and containerd, which share them.
+# What the grammar refuses is refused here, with the part that is wrong.
 
 LABEL = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 REGISTRY = re.compile(rf"(?:{LABEL}(?:\.{LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
@@ -297,7 +310,11 @@ class ImageRequest(collections.namedtuple("ImageRequest", "scheme reference name
 
 
 def parse_reference(text):
-    """Return the Reference in text, normalized: "ubuntu" is docker.io/library/ubuntu:latest.
+    """Return the Reference in text, normalized.
+
+        ubuntu                      docker.io/library/ubuntu:latest
+        quay.io/curl/curl:8.10.1    quay.io/curl/curl:8.10.1
+        localhost:5000/app@sha256:… localhost:5000/app@sha256:…, no tag
 
     text: str in the grammar of distribution/reference. Raises UsageError, which names the part
     that is wrong.
@@ -369,6 +386,10 @@ def mirrored(reference, namespace):
     As in containerd, the request goes to the mirror with ?ns=, and the image is named after the
     namespace. If the namespace is part of the path already, it is requested as written and
     without ?ns=: ociregistry answers 400 to both at once. Raises UsageError.
+
+        reference                  namespace    requested as               named
+        host:80/alpine             docker.io    host:80/library/alpine     docker.io/library/alpine
+        host:80/quay.io/curl/curl  quay.io      host:80/quay.io/curl/curl  quay.io/curl/curl
     """
     if not namespace:
         return reference, reference, ""
@@ -416,6 +437,9 @@ def read_list(path):
 
 
 # ---- Platforms: choosing among the images of an index (containerd's platforms package) -----------
+#
+# A platform is a tuple of lower-case words, so that an index, a config, an option and this host are
+# compared in one spelling.
 
 
 class Platform(collections.namedtuple("Platform", "os architecture variant os_version features")):
@@ -522,6 +546,10 @@ def fitness(offered, wanted):
 
 
 # ---- Documents: all parsing of untrusted JSON (image-spec manifest.md, config.md) ----------------
+#
+# Nothing that a registry or an archive says is trusted. These functions turn its JSON into records
+# of known types and sizes, or raise Damaged. No other section looks into JSON of others, except for
+# credentials and tokens, which use the same functions.
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -913,6 +941,9 @@ class Reporter:
 
 
 # ---- Credentials: docker's config.json, containers-auth.json(5), credential helpers --------------
+#
+# For each registry its own login, from the places where docker and podman keep theirs. A file or a
+# helper that cannot be used is a warning: a public image needs none of them.
 
 CONFIG_LIMIT = 4 << 20  # bytes of a file with credentials
 HELPER_SECONDS = 20  # for the answer of a credential helper
@@ -1103,6 +1134,8 @@ def helper_credential(config, reference, where):
 
 
 # ---- Proxies: https_proxy, http_proxy, all_proxy and no_proxy, as curl and Go read them ----------
+#
+# The variables are read for each request, not once: programs that import this module change them.
 
 PROXY_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
@@ -1153,6 +1186,10 @@ def covers(entry, host, port):
 
     entry: *, a domain (with or without a leading dot or *.), an address or a CIDR range, each
     with or without a port
+
+        example.com        example.com and reg.example.com, any port
+        .example.com:5000  the same, port 5000
+        10.0.0.0/8         10.1.2.3
     """
     import ipaddress
 
@@ -1249,8 +1286,7 @@ CERTS_DIRS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/d
 NOT_TLS = (
     "wrong version number|http request|unknown protocol|record layer failure|packet length too"
 )
-# Patterns of OpenSSL's words in lower case, and what they mean for a handshake that failed. {ca}:
-# the files with CAs that were trusted besides the system's.
+# Patterns of OpenSSL's words in lower case, and what they mean for a handshake that failed.
 TLS_HINTS = (
     (
         NOT_TLS,
@@ -1279,8 +1315,8 @@ TLS_HINTS = (
     (
         # Python 3.6 does not say more than this, also for a certificate that is out of date.
         "verify failed",
-        "its certificate is not signed by a CA that this host{ca} trusts: give the CA's PEM file "
-        "with --cacert, or use --insecure",
+        "its certificate is not signed by a trusted CA: give the right CA's PEM file with "
+        "--cacert, or use --insecure",
     ),
 )
 
@@ -1358,23 +1394,21 @@ def tls_context(files):
     return context
 
 
-def tls_failure(error, peer, authorities):
-    """Return the ImgpullError for an ssl.SSLError or ssl.CertificateError.
-
-    peer: str, the server
-    authorities: tuple of str, paths of the CAs that were trusted besides the system's
-    """
+def tls_failure(error, peer):
+    """Return the ImgpullError for an ssl.SSLError or ssl.CertificateError from a peer (str)."""
     said = getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
     whole = f"{error} {said}".lower().replace("_", " ")
     for pattern, hint in TLS_HINTS:
         if re.search(pattern, whole, re.S):
             kind = NotTLS if pattern == NOT_TLS else ImgpullError
-            hint = hint.format(ca="".join(f" or {printable(each)}" for each in authorities))
             return kind(f"no TLS connection to {peer}: {hint} ({printable(said)})")
     return Temporary(f"the TLS connection to {peer} broke: {printable(error)}")
 
 
 # ---- Connections: the one place that makes a request, and the one rule that retries --------------
+#
+# http.client makes the requests. This section adds redirects that take no credentials to another
+# host, proxies, connections that are kept alive for all threads, and limits for slow peers.
 
 BUFFER = 256 << 10  # bytes a read: measured, more does not pay and less costs calls
 REDIRECTS = 10
@@ -1590,7 +1624,7 @@ class Transport:
 
     def __init__(self, settings, reporter, jobs=6):
         self.settings, self.reporter = settings, reporter
-        self.idle_limit = 2 * jobs
+        self.jobs = jobs
         self.own_hosts = set()  # hosts that --cert is shown to, added by Registry
         self.warned = {}  # {warning: the Registry that it came from}: others may have it, too
         self.lock = threading.Lock()  # guards what follows
@@ -1719,7 +1753,7 @@ class Transport:
             hint = "check its spelling and this host's DNS, or set https_proxy if a proxy is needed"
             reason = f"no address found ({reason}): {hint}"
         elif isinstance(error, (ssl.SSLError, ssl.CertificateError)):
-            return tls_failure(error, peer, self.tls_files(origin).authorities)
+            return tls_failure(error, peer)
         elif isinstance(error, http.client.HTTPException):
             reason = f"its answer is cut off or not HTTP: {reason}"
         elif not isinstance(error, OSError):
@@ -1749,13 +1783,9 @@ class Transport:
             connection._create_connection = lambda address, *_: self.dial_through(proxy, address)
         return connection
 
-    def tls_files(self, origin):
-        """Return the TLSFiles for an origin: --cert is shown to the registries' own hosts alone."""
-        return tls_files(origin, self.settings, origin.host in self.own_hosts)
-
     def tls_context(self, origin):
         """Return the ssl.SSLContext for an origin, shared by all that use the same files."""
-        files = self.tls_files(origin)
+        files = tls_files(origin, self.settings, origin.host in self.own_hosts)
         with self.lock:
             if files not in self.contexts:
                 if files.key:
@@ -1814,7 +1844,7 @@ class Transport:
         if reusable:
             with self.lock:
                 self.idle.append(connection)
-                connection = self.idle.pop(0) if len(self.idle) > self.idle_limit else None
+                connection = self.idle.pop(0) if len(self.idle) > 2 * self.jobs else None
         if connection:
             connection.close()
 
@@ -1825,6 +1855,15 @@ class Transport:
 
 
 # ---- Registry and login: challenges, tokens, manifests and blobs (distribution-spec) -------------
+#
+# A request is sent without a login at first. A refused one climbs a ladder, each step once (the
+# whole of it is a table in .github/CONTRIBUTING.md):
+#
+#     401 with a Bearer challenge      a token from its realm, with our login or as nobody
+#     401 with a Basic challenge       user and password
+#     400, 401 or 403 to an old token  the same without it: it has expired
+#     401, 403 or 404 to no login      /v2/, which may have the challenge
+#     a stored login that is refused   the same without it, and a warning
 
 ERROR_BODY_LIMIT = 8 << 10  # bytes of an error's body that are read
 PULL_LIMIT = 64 << 20  # bytes of all manifests and configs of a pull
@@ -1849,6 +1888,10 @@ def parse_challenges(value):
     """Return [(scheme in lower case, {parameter in lower case: value}), ...] (RFC 9110 11.6.1).
 
     value: str, the value of a WWW-Authenticate header. Malformed parts are skipped.
+
+        Bearer realm="https://auth.example/token",service="x", Basic realm="y"
+        [("bearer", {"realm": "https://auth.example/token", "service": "x"}),
+         ("basic", {"realm": "y"})]
     """
     challenges = []
     for name, in_quotes, plain, scheme in CHALLENGE.findall(value[: 64 << 10]):
@@ -1882,7 +1925,7 @@ def explain(response):
         text = ": ".join(first[key] for key in keys if isinstance(first.get(key), str)) or text
     # The query of a signed address is a secret.
     text = re.sub(r"\?[^\s?]+", "?***", text)
-    return printable(re.sub(rf"^\s*{response.status}\b[\s:-]*", "", text))
+    return printable(text)
 
 
 def answer_error(response, what, advice, own=True):
@@ -2282,10 +2325,11 @@ class Registry:
 
 
 # ---- Referrers: signatures, SBOMs and whatever else refers to an image (distribution-spec) -------
+#
+# A referrer is a manifest with the image as its subject, listed by the referrers API, or on older
+# registries under a tag made of the digest. cosign's older signatures have a tag of their own.
 
-REFERRERS_LIMIT = (
-    1000  # manifests that refer to one image, or to what refers to it; pages of a list
-)
+REFERRERS_LIMIT = 1000  # manifests that refer to an image or to its referrers; pages of a list
 # cosign's older form: a tag beside the image names a manifest, which has no subject itself.
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 COSIGN_ROLES = {".sig": "sigs", ".att": "atts"}  # {suffix: cosign's word for it in index.json}
@@ -2456,6 +2500,16 @@ def find_referrers(registry, subjects, reporter):
 
 
 # ---- Archive plan: the whole tar laid out before its first layer arrives (image-layout.md) -------
+#
+# An archive is a pure function of images: an OCI image layout that also has docker's manifest.json.
+#
+#     oci-layout       {"imageLayoutVersion": "1.0.0"}
+#     index.json       a descriptor for each image, with its name; then unnamed ones for cosign
+#     manifest.json    the same images for docker; artifacts are not in it
+#     blobs/sha256/…   every index, manifest, config and layer, each once, sorted by name
+#
+# All documents are here when it is laid out. So each layer has its offset before it arrives, and
+# several connections write to their places at once.
 
 # Our annotations in index.json, with digests separated by commas.
 OMITTED = "dev.imgpull.omitted"  # layers that a delta omits, and omitted images of an index
@@ -2633,6 +2687,10 @@ def layout(contents):
     """Return (literals, [(Descriptor, offset), ...], size) of a tar. A pure function.
 
     contents: ordered {name: bytes, or Descriptor of a layer that arrives later}
+
+        literal            layer            literal                 layer   literal
+        documents, header  (bytes to come)  padding, header of the  (…)     padding, documents,
+                                            next layer                      end of the tar
     """
     literals, placed = [], []
     pending, start = bytearray(), 0
@@ -2651,7 +2709,11 @@ def layout(contents):
 
 
 def docker_manifest(images):
-    """Return the list in manifest.json: config, names and layers of each image for docker."""
+    """Return the list in manifest.json: config, names and layers of each image for docker.
+
+    [{"Config": "blobs/sha256/…", "RepoTags": ["docker.io/library/alpine:3.20"],
+      "Layers": ["blobs/sha256/…", …]}, …]
+    """
     entries = {}
     for image in images:
         if image.offered:
@@ -3140,6 +3202,8 @@ def list_archive(path, reporter=None):
 
 
 # ---- Deltas: the layers that may be omitted ------------------------------------------------------
+#
+# A delta is an archive that omits layers which the far side has. Its manifests still list them.
 
 
 def layer_stacks(images):
@@ -3154,6 +3218,11 @@ def omissible(stacks, bases):
 
     A runtime reuses a layer only on top of the same layers. So an image of the base must have it
     with the same ones below it, in every place that it has in the images.
+
+        pulled    present    omitted
+        a b c     a b        a b
+        a b c     b c        none: b and c stand on a, and a is not there
+        a b, c b  a b        a: the second b stands on c
     """
     held = {tuple(base[:height]) for base in bases for height in range(1, len(base) + 1)}
     stood, loose = set(), set()
@@ -3164,6 +3233,12 @@ def omissible(stacks, bases):
 
 
 # ---- Part file and pipe: the destination of layers, piece by piece -------------------------------
+#
+# Layers arrive in pieces, in any order, and go into a file or a pipe. Both have read(), write() and
+# note(). Offsets are those in the archive, or in the ring of a pipe. The state beside a part file:
+#
+#     {"imgpull": 4, "layers": [[digest, offset, size], …], "old": {digest: [offset, size], …}}
+#     a byte for each piece of those layers: 1 if it has arrived
 
 PIECE = 1 << 20  # bytes of a layer that are recorded as a whole
 WINDOW = 14  # pieces read ahead of a pipe
@@ -3489,7 +3564,9 @@ class Pipe:
 LEAST_RUN = 8  # pieces of one request, if several connections share a layer
 LOOK_SECONDS = 0.05  # between two looks at the workers
 BUSY = 0.9  # of a core: beyond that, this process is the limit and not the network
-FLUSH_SECONDS = 0.25
+# A flush is due whenever so much has come. Measured: for 381 MB over http in 8 layers, 0.76 s, and
+# 0.97 s with a flush every quarter of a second.
+FLUSH_SECONDS, FLUSH_BYTES = 0.02, 8 << 20
 
 # The layers of an archive, cut into pieces, in a file or in a pipe's ring:
 #
@@ -3531,13 +3608,12 @@ class Download:
     """The layers of a plan, fetched over several connections: call run().
 
     store: PartFile or Pipe
-    jobs: int, maximum number of connections
     sources: {digest: Source} of layers that are copied from local files
     """
 
-    def __init__(self, plan, store, jobs, transport, reporter, sources):
-        self.plan, self.store, self.jobs = plan, store, jobs
-        self.transport, self.reporter = transport, reporter
+    def __init__(self, plan, store, transport, sources):
+        self.plan, self.store, self.transport = plan, store, transport
+        self.jobs, self.reporter = transport.jobs, transport.reporter
         self.is_pipe = isinstance(store, Pipe)
         self.changed = threading.Condition()  # guards what follows
         self.layers, first = [], 0
@@ -3632,8 +3708,11 @@ class Download:
 
     def flush(self):
         """Have the disk write all along, so that the end does not wait for it."""
+        flushed = 0
         while not self.over.wait(FLUSH_SECONDS):
-            self.store.flush()
+            if self.written >= flushed + FLUSH_BYTES:
+                flushed = self.written
+                self.store.flush()
 
     def wait_until(self, condition):
         """Wait until a function returns true. Raises Stopped if the download is over."""
@@ -3831,6 +3910,9 @@ def is_intact(source, descriptor, view):
 
 
 # ---- Pull: from references to an archive ---------------------------------------------------------
+#
+# Documents first, then layers: everything that is JSON is fetched, checked and judged before the
+# first byte of a layer. So a wrong platform or a name that occurs twice costs no gigabytes.
 
 UNDECLARED_LIMIT = 50  # entries of an index without platform whose configs are fetched
 NESTED_LIMIT = 4  # indexes within indexes
@@ -4039,7 +4121,7 @@ def find_images(requests, find, transport, keep_going=False):
 
     transport.reporter.status(f"looking up {requests[0].reference}")
     # Each look-up waits for a few answers, one after the other: more at once than for layers.
-    threads = [threading.Thread(target=work, daemon=True) for _ in requests[: transport.idle_limit]]
+    threads = [threading.Thread(target=work, daemon=True) for _ in requests[: 2 * transport.jobs]]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -4190,9 +4272,7 @@ def write_images(images, failures, held, omit, destination, keep_going, force, w
             failures = [error] + failures
 
 
-def write_plan(
-    destination, jobs, transport, sources, dry_run, begun, plan, failures, replaced
-):  # fmt: skip
+def write_plan(destination, transport, sources, dry_run, begun, plan, failures, replaced):
     """Write the archive of a plan, if it is not there already, and return the PullResult."""
     transport.stopping.clear()
     is_pipe, reporter = destination == "-", transport.reporter
@@ -4202,12 +4282,12 @@ def write_plan(
         reporter.start([layer for layer, _, _ in plan.layers], plan.total, plan.images)
         if is_pipe:
             pipe = Pipe(sys.stdout.buffer, plan)
-            Download(plan, pipe, jobs, transport, reporter, sources).run()
+            Download(plan, pipe, transport, sources).run()
         else:
             # Through a symlink: the link stays, and its target is replaced.
             with PartFile(os.path.realpath(destination), plan) as part:
                 found = dict(part.sources, **sources)
-                Download(plan, part, jobs, transport, reporter, found).run()
+                Download(plan, part, transport, found).run()
                 part.commit()
     elif not (is_pipe or unchanged):
         check_space(destination, plan.size - sum(present.values()))
@@ -4281,7 +4361,7 @@ def pull(
         omit = omissible(layer_stacks(images), layer_stacks(based))
         if based and not omit:
             reporter.note("no layer is in the base: nothing is omitted")
-        write = functools.partial(write_plan, destination, jobs, transport, sources, dry_run, begun)
+        write = functools.partial(write_plan, destination, transport, sources, dry_run, begun)
         held = [image.name for archive in there for image in archive.images]
         return write_images(images, failures, held, omit, destination, keep_going, force, write)
     finally:
@@ -4290,6 +4370,9 @@ def pull(
 
 
 # ---- Progress: what a person at the terminal sees ------------------------------------------------
+#
+# Lines that stay go above one live line, which is drawn anew. Without a terminal, there is no live
+# line, but a line of progress now and then.
 
 DRAW_SECONDS = 0.1  # between two drawings of the live line
 PLAIN_SECONDS = 10  # between two lines of progress if there is no terminal
@@ -4416,6 +4499,8 @@ class Terminal(Reporter):
 
 
 # ---- Command line, archives: what --list-tar and --verify print ----------------------------------
+#
+# The same records are printed for people, as JSON for programs, and as NAME@DIGEST for --quiet.
 
 
 def image_document(image):
@@ -4853,7 +4938,8 @@ def show_result(result, options, reporter):
         out, where = sys.stderr, "stdout"
     present, omitted = sum(result.present.values()), sum(result.omitted.values())
     if result.replaced:
-        reporter.note(f"replaces {where}, which held {', '.join(result.replaced)}")
+        verb = "would replace" if options.dry_run else "replaces"
+        reporter.note(f"{verb} {where}, which held {', '.join(result.replaced)}")
     if options.json:
         failures = [
             {"image": each.image, "error": str(each), "exit_code": each.exit_code}

@@ -3062,7 +3062,7 @@ class TestKept(InProcess):
             server = self.serve(make_image(BIG), faults=[("layer", act, 1)])
             self.write("image.tar", OLD)
             with self.subTest(call), mock.patch(call, late, create=True), \
-                    mock.patch.object(imgpull, "FLUSH_SECONDS", 0.01), \
+                    mock.patch.object(imgpull, "FLUSH_BYTES", 0), \
                     self.assertRaisesRegex(imgpull.DiskError, "cannot be written: Input/output error"):
                 imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", reporter=reporter)
             self.assertEqual(read(self.tar), OLD)
