@@ -1265,15 +1265,17 @@ class TestArchive(Case):
 
 class TestDestination(Case):
     def test_replaced_only_at_the_end(self):
-        """The old archive stays until the new one is whole, which is readable as any new file is: by umask."""
+        """The old archive stays, also where we may not write, until the new one is whole, which is as umask says."""
         self.addCleanup(os.umask, os.umask(0o022))
         old = self.pull(self.serve(ARMV6))
         if POSIX:
             self.assertEqual(os.stat(self.tar).st_mode & 0o777, 0o644)
         server = self.serve(faults=[("layer", cut(100), ALWAYS)])
         self.fails(self.pull(server, "--retries", "0", expect=1, fresh=False))
-        self.assertEqual(read(self.tar), old)
         del server.faults[:]
+        with mock.patch.object(imgpull, "open_own", side_effect=PermissionError(errno.EACCES, "Permission denied")):
+            self.fails(self.pull(server, expect=6, fresh=False), "cannot be written: Permission denied", code=6)
+        self.assertEqual(read(self.tar), old)
         self.assertNotEqual(self.pull(server, fresh=False), old)
         self.assertEqual(self.left(), [])
 
@@ -4621,40 +4623,35 @@ class TestDryRun(Bundles):
     def test_nothing_is_written(self):
         """What would be fetched, and from where the rest comes; no layer is asked for, no file touched."""
         server, app, b = self.two()
-        blobs = dict(IMAGE.blobs, **ARMV6.blobs)
-        self.bundle(b, tar=self.path("kept.tar"))
-        self.bundle(app, tar=self.path("held.tar"))
-        for name, argv, present, omitted in selected([
-                ("all", [app, b, "x.tar"], (), ()), ("into a pipe", [app, b, "-"], (), ()),
-                ("reuse", ["--reuse", "kept.tar", app, b, "x.tar"], ARMV6.layers, ()),
-                ("base", ["--base", "kept.tar", app, b, "x.tar"], (), ARMV6.layers),
-                ("destination", [app, b, "held.tar"], IMAGE.layers, ()),
-                ("up to date", [app, "held.tar"], IMAGE.layers, ()), ("replaced", [b, "held.tar"], (), ())]):
-            there, gone = [sum(len(blobs[digest]) for digest in some) for some in (present, omitted)]
-            images = [pair for pair in ((app, IMAGE, "amd64"), (b, ARMV6, "arm/v6")) if pair[0] in argv]
-            for options in ([], ["--json"])[:1 + (argv[-1] != "-")]:
-                with self.subTest(name, options=options):
-                    del server.requests[:]
-                    paths = [self.path(word) if word.endswith(".tar") else word for word in argv]
-                    before = [(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)]
-                    run = self.run_main("-s", "http", "--dry-run", *options + paths)
-                    self.assertEqual(run.code, 0, run.err)
-                    self.assertEqual([(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)], before)
-                    self.assertNotIn("layer", server.kinds())
-                    self.assertEqual("held.tar, which held " + app in run.err, name == "replaced")
-                    if options:
-                        report = json.loads(run.out.decode())
-                        self.assertEqual([report[key] for key in ("dry_run", "present", "omitted", "unchanged")],
-                                         [True, there, gone, name == "up to date"])
-                        self.assertEqual([each["name"] for each in report["images"]], [app for app, _, _ in images])
-                        self.assertGreater(report["free"], 0)
-                        continue
-                    *lines, total = re.findall("(?m)^(?!imgpull: ).+", run.out.decode() + run.err)
-                    self.assertRegex(total, r": %d images?, .*%s of it already here, %s left out, .*B free$" % (
-                        len(images), imgpull.human(there), imgpull.human(gone)))
-                    for line, (full, image, machine) in zip(lines, images):
-                        self.assertRegex(line, "^%s %s linux/%s .*, %d layers?, .* already here" % (
-                            full, image.digest, machine, len(image.layers)))
+        paths = {name: self.path(name + ".tar") for name in ("kept", "held", "new")}
+        self.bundle(b, tar=paths["kept"])
+        self.bundle(app, tar=paths["held"])
+        v6, amd64 = size_of(ARMV6), size_of(IMAGE)
+        for argv, present, omitted in selected([
+                ("{app} {b} {new}", 0, 0), ("--reuse {kept} {app} {b} {new}", v6, 0), ("{app} {b} {held}", amd64, 0),
+                ("--base {kept} {app} {b} {new}", 0, v6), ("{app} {held}", amd64, 0), ("{b} {held}", 0, 0)]):
+            with self.subTest(argv):
+                del server.requests[:]
+                words = argv.format(app=app, b=b, **paths).split()
+                images = [image for image in ((app, IMAGE, "amd64"), (b, ARMV6, "arm/v6")) if image[0] in words]
+                before = [(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)]
+                run, plain = [self.run_main("-s", "http", "--dry-run", *more + words) for more in (["--json"], [])]
+                self.assertEqual([(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)], before)
+                self.assertEqual((run.code, plain.code, "layer" in server.kinds()), (0, 0, False), plain.err)
+                self.assertEqual("held.tar, which held " + app in plain.err, argv == "{b} {held}")
+                report = json.loads(run.out.decode())
+                self.assertEqual([report[key] for key in ("dry_run", "present", "omitted", "unchanged")],
+                                 [True, present, omitted, argv == "{app} {held}"])
+                self.assertEqual([each["name"] for each in report["images"]], [name for name, _, _ in images])
+                self.assertGreater(report["free"], 0)
+                *lines, total = plain.out.decode().splitlines()
+                self.assertRegex(total, r": %d images?, .*%s of it already here, %s left out, .*B free$" % (
+                    len(images), imgpull.human(present), imgpull.human(omitted)))
+                for line, (name, image, machine) in zip(lines, images):
+                    self.assertRegex(line, "^%s %s linux/%s .*, %d layers?, .* already here" % (
+                        name, image.digest, machine, len(image.layers)))
+        run = self.run_main("-s", "http", "--dry-run", app, b, "-")
+        self.assertEqual((run.out, "stdout: 2 images" in run.err), (b"", True), run.err)
 
     def test_size(self):
         """The size that it tells is the archive's; what a part file has counts as present."""
@@ -4667,45 +4664,22 @@ class TestDryRun(Bundles):
         self.assertGreaterEqual(report["present"], imgpull.PIECE)
         self.assertEqual(report["size"], len(self.pull(server)))
 
-    def test_exit_codes(self):
-        """As a pull's: what would fail tonight fails now, before any layer, and nothing is left."""
-        busy, server = self.serve(faults=[("tag", says(503), ALWAYS)]).host, self.serve(INDEX)
-        text = self.write("text.tar", b"my thesis")
-        for options, name, tar, code, words in selected([
-                ((), "app:v9", "x.tar", 3, "404"), (("--platform", "linux/s390x"), "app:v1", "x.tar", 3, "s390x"),
-                ((), "app:v1", "none/x.tar", 6, "no directory"), ((), "app:v1", text, 6, "--force"),
-                ((), "app:v1", "text.tar/x.tar", 6, "text.tar"), (("--base", "none.tar"), "app:v1", "x.tar", 2, "none"),
-                ((), "app:v1", ".", 6, "director"), ((), "UPPER", "x.tar", 2, "lower-case"),
-                (("--retries", "0"), "http://%s/app:v1" % busy, "x.tar", 4, "503")]):
-            for dry in ((), ("--dry-run",)):
-                with self.subTest(name, options=options, tar=tar, dry=dry):
-                    full = name if "//" in name else server.host + "/" + name
-                    self.fails(self.run_main(*dry + options + (full, self.path(tar))), words, code=code)
-                    self.assertEqual((server.sent("layer"), os.listdir(self.dir)), (0, ["text.tar"]))
-
 
 class TestWhatIsThere(Bundles):
-    def test_up_to_date(self):
-        """The same once more: nothing is fetched, the file is checked and left alone."""
-        server = self.serve(INDEX)
-        good = self.pull(server)
-        before = os.stat(self.tar)
+    def test_once_more(self):
+        """Nothing is fetched, the file is left alone; a damaged one is fetched; of a newer image only what is new:
+        permissions stay, and what goes is said."""
+        server = self.serve(VERSION1)
+        server.add("app", "v2", VERSION2)
+        good, before = self.pull(server), os.stat(self.tar)
         self.pull(server, fresh=False)
         self.assertRegex(self.said.out.decode(), "is up to date")
         after = os.stat(self.tar)
         self.assertEqual((after.st_mtime_ns, after.st_ino), (before.st_mtime_ns, before.st_ino))
-        self.assertEqual(server.kinds().count("layer"), len(IMAGE.layers))
-        broken = bytearray(good)
-        broken[good.index(IMAGE.blobs[IMAGE.layers[0]]) + 500] ^= 1
-        self.write("image.tar", bytes(broken))
+        self.assertEqual(server.kinds().count("layer"), len(VERSION1.layers))
+        self.write("image.tar", flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 500))
         self.assertEqual(self.pull(server, fresh=False), good)
         self.assertNotIn("up to date", self.said.out.decode())
-
-    def test_what_both_have(self):
-        """A newer image over an older one: only what is new is fetched; permissions stay; what goes is said."""
-        server = self.serve(VERSION1)
-        server.add("app", "v2", VERSION2)
-        self.pull(server)
         os.chmod(self.tar, 0o640)
         del server.requests[:]
         self.pull(server, name="app:v2", fresh=False)
@@ -4736,22 +4710,22 @@ class TestWhatIsThere(Bundles):
 
     def test_base_image(self):
         """What the registry says of version 1 is enough to leave out its layers."""
-        server = self.serve(VERSION1)
+        server, base = self.serve(VERSION1), self.path("base.tar")
+        name = server.host + "/app:v1"
         server.add("app", "v2", VERSION2)
-        self.pull(server, tar=self.path("base.tar"))
-        by_archive = self.pull(server, "--name", "x:2", "--base", self.path("base.tar"), name="app:v2")
+        self.pull(server, tar=base)
+        by_archive = self.pull(server, "--name", "x:2", "--base", base, name="app:v2")
         del server.requests[:]
-        by_name = self.pull(server, "--name", "x:2", "--base-image", server.host + "/app:v1", name="app:v2")
-        self.assertEqual(by_name, by_archive)
+        self.assertEqual(self.pull(server, "--name", "x:2", "--base-image", name, name="app:v2"), by_archive)
         self.assertEqual(server.sent("layer"), size_of(VERSION2, VERSION2.layers[1:]))
-        self.assertEqual(imgpull.verify_archive(self.tar, base=[self.path("base.tar")]), [])
+        self.assertEqual(imgpull.verify_archive(self.tar, base=[base]), [])
 
     def test_some_platforms(self):
         """Several platforms: their manifests, and the index as it is."""
         server = self.serve(INDEX)
         held = members(self.pull(server, "--platform", "linux/amd64,linux/arm64"))
         kept = {INDEX.digest, IMAGE.digest, ARM.digest} | set(IMAGE.blobs) | set(ARM.blobs)
-        self.assertEqual({name for name in held if name.startswith("blobs/")}, {blob_path(one) for one in kept})
+        self.assertEqual({name for name in held if name.startswith("blobs/")}, set(map(blob_path, kept)))
         self.assertEqual(imgpull.verify_archive(self.tar), [])
         self.fails(self.pull(server, "--platform", "linux/amd64,linux/s390x", expect=3), "linux/s390x", code=3)
 
