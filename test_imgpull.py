@@ -4531,73 +4531,67 @@ class TestLists(Bundles):
 
 
 class TestKeepGoing(Bundles):
-    LACKS = [("404", says(404)), ("403", says(403)), ("503", says(503)), ("connection", cut(3)),
-             ("digest", changed(body=flipped))]         # what the error says, what becomes of a layer's requests
-    BAD = [("a layer: " + words, ARMV6, fault, words) for words, fault in LACKS] + [
-        # name, the image that cannot be had, a fault of its last layer, words that say why
-        ("no manifest", None, None, "404"), ("a layer longer than it is", claiming(ARMV6, 1 << 20), None, "announces"),
-        ("a layer of 2^59 bytes", claiming(ARMV6, 1 << 59), None, "impossible size"),
-        ("sizes that add up to 2^60", claiming(make_image(*map(noise, range(64), [9] * 64)), (1 << 44) - 1), None,
+    LACKS = [  # what the error says, the exit code, what a layer's requests get
+        ("404", 3, says(404)), ("403", 3, says(403)), ("503", 4, says(503)), ("connection", 4, cut(3)),
+        ("digest", 5, changed(body=flipped))]
+    BAD = [("a layer: " + words, ARMV6, fault, code, words) for words, code, fault in LACKS] + [
+        # name, the image that cannot be had, a fault of its last layer, the exit code (0: either), words that say why
+        ("a layer longer than it is", claiming(ARMV6, 1 << 20), None, 4, "announces"),
+        ("a layer of 2^59 bytes", claiming(ARMV6, 1 << 59), None, 5, "impossible size"),
+        ("sizes that add up to 2^60", claiming(make_image(*map(noise, range(64), [9] * 64)), (1 << 44) - 1), None, 5,
          "impossible size"),
-        ("two sizes for a layer", claiming(make_image(BIG), 1), None, "cannot have|announces"),
-        ("no diff_ids", make_image(b"", b"x", change=lambda manifest: manifest["layers"].pop()), None, "layer")]
+        ("two sizes for a layer", claiming(make_image(BIG), 1), None, 0, "cannot have|announces"),
+        ("no diff_ids", make_image(b"", b"x", change=lambda manifest: manifest["layers"].pop()), None, 5, "layer")]
 
-    def failing(self, image, fault):
+    def failing(self, image, fault=None):
         """A server whose b:v1 cannot be had, and the full names of a good and of that image."""
-        digest = image.layers[-1] if image else ""
-        server = self.serve(INDEX, faults=[("layer", only_for(digest, fault), ALWAYS)] if fault else [])
-        return server, server.host + "/app:v1", server.add("b", "v1", image) if image else server.host + "/b:v1"
+        return self.two(image, faults=[("layer", only_for(image.layers[-1], fault), ALWAYS)] if fault else [])
 
     def test_bad_images(self):
         """What cannot be had is named at the end and in --json; whatever it is, the good ones are archived."""
-        for name, image, fault, words in selected(self.BAD):
-            for is_first in (True, False):
-                with self.subTest(name, is_first=is_first):
-                    server, app, bad = self.failing(image, fault)
-                    images = [bad, app] if is_first else [app, bad]
-                    run = self.bundle("--json", "--keep-going", "--retries", "0", *images, code=1)
-                    self.fails(run, "%s.*(%s)" % (re.escape(bad), words))
-                    report = json.loads(run.out.decode())
-                    self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
-                    failure, = report["failures"]
-                    self.assertEqual((sorted(failure), failure["image"]), (["error", "exit_code", "image"], bad))
-                    self.assertRegex(failure["error"], words)
-                    self.assertIn(failure["exit_code"], FAILURES)
-                    os.remove(self.tar)
-                    run = self.run_main("-s", "http", "--retries", "0", *images + [self.tar])
-                    self.fails(run, "(app|b):v1", words, code=FAILED)       # of two sizes, either may be wrong
-                    self.assertFalse(os.path.exists(self.tar))
-                    self.clean()
-                    server.close()
+        for (name, image, fault, code, words), swap in [(row, swap) for row in selected(self.BAD) for swap in (1, -1)]:
+            with self.subTest(name, swap=swap):
+                server, app, bad = self.failing(image, fault)
+                images = [app, bad][::swap]
+                run = self.bundle("--json", "--keep-going", "--retries", "0", *images, code=1)
+                self.fails(run, "%s.*(%s)" % (re.escape(bad), words))
+                report = json.loads(run.out.decode())
+                self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
+                failure, = report["failures"]
+                self.assertEqual(failure, {"image": bad, "error": failure["error"], "exit_code":
+                                           code or failure["exit_code"]})
+                self.assertRegex(failure["error"], words)
+                os.remove(self.tar)
+                run = self.run_main("-s", "http", "--retries", "0", *images + [self.tar])
+                self.fails(run, "(app|b):v1", words, code=code or FAILED)       # of two sizes, either may be wrong
+                self.assertFalse(os.path.exists(self.tar))
+                self.clean()
 
     def test_lists(self):
         """The line of each failure; a name that occurs twice fails its second image; nothing good is no archive."""
-        server, app, b = self.two()
-        lines = "%s/none:v1\n%s x:1\n%s x:1\n%s/app:v9\n" % (server.host, app, b, server.host)
-        listed = self.write("images.txt", lines)
+        server, app, b = self.failing(ARMV6, says(404))
+        none, gone = server.host + "/none:v1", server.host + "/app:v9"
+        listed = self.write("images.txt", "%s\n%s x:1\n%s x:1\n%s\n" % (none, app, server.add("c", "v1", ARM), gone))
         run = self.bundle("--from", listed, "--keep-going", code=1)
         self.assertEqual(sorted(re.findall("error: .*images.txt, line ([0-9]): .*404", run.err)), ["1", "4"], run.err)
         self.assertIn("docker.io/library/x:1 is the name of two different images", run.err)
         self.assertEqual(self.names(), ["docker.io/library/x:1"])
         os.remove(self.tar)
         self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "images.txt, line [1-4]: ", code=FAILED)
-        server, _, bad = self.failing(ARMV6, says(404))
-        run = self.bundle("--keep-going", server.host + "/none:v1", server.host + "/app:v9", bad, code=3)
+        run = self.bundle("--keep-going", none, gone, b, code=3)
         self.assertEqual(len(re.findall("error: .*(?:none:v1|app:v9|b:v1)", run.err)), 3, run.err)
         self.assertFalse(os.path.exists(self.tar))
 
     def test_layer_of_another_registry(self):
         """A layer that one registry lacks, damages or is too busy for is asked of another that has an image with it."""
-        for (name, fault), options in [(row, more) for row in selected(self.LACKS) for more in ((), ("--keep-going",))]:
-            with self.subTest(name, options=options):
-                faulty = self.serve(MIXED, faults=[("layer", only_for(MIXED.layers[0], fault), ALWAYS)])
-                other = self.serve(MIXED)
-                names = tuple("http://%s/app:v1" % each.host for each in (faulty, other))
-                run = self.run_main("--retries", "0", *options + names + (self.tar,))
+        for (name, _, fault), more in [(row, more) for row in selected(self.LACKS) for more in ([], ["--keep-going"])]:
+            with self.subTest(name, options=more):
+                faults = [("layer", only_for(MIXED.layers[0], fault), ALWAYS)]
+                names = ["http://%s/app:v1" % server.host for server in (self.serve(MIXED, faults=faults),
+                                                                         self.serve(MIXED))]
+                run = self.run_main("--retries", "0", "--force", *more + names + [self.tar])
                 self.assertEqual((run.code, len(self.names())), (0, 2), run.err)
                 os.remove(self.tar)
-                faulty.close()
-                other.close()
 
     def test_what_would_be_lost(self):
         """An archive with an image that failed now is not replaced by one without it, unless --force says so."""
@@ -4690,8 +4684,11 @@ class TestWhatIsThere(Bundles):
             self.assertEqual(os.stat(self.tar).st_mode & 0o777, 0o640)
         self.pull(server, name="app:v2", fresh=False)
         self.assertNotIn("replaces", self.said.err + self.said.out.decode())
-        report = json.loads(self.run_main("-s", "http", "--json", server.host + "/app:v1", self.tar).out.decode())
-        self.assertEqual(report["replaced"], [server.host + "/app:v2"])
+        name, again = server.host + "/app:v1", []
+        for _ in range(2):
+            report = json.loads(self.run_main("-s", "http", "--json", name, self.tar).out.decode())
+            again.append((report["replaced"], report["unchanged"]))
+        self.assertEqual(again, [([server.host + "/app:v2"], False), ([], True)])
 
     def test_not_an_archive(self):
         """Something else is not overwritten without --force; an empty file is; a base never."""
@@ -4943,15 +4940,10 @@ class TestCommandLine(Case):
         """--json: one document on stdout instead of the lines."""
         server, base = self.serve(INDEX), self.path("base.tar")
         good, bad = server.host + "/app:v1", server.host + "/none:v1"
-
-        def document(*argv):
-            run = self.run_main("-s", "http", "--json", *argv)
-            self.assertEqual(run.code, 0, run.err)
-            return json.loads(run.out.decode())
         self.pull(server, tar=base)
         layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": True, "diff_id": sha256(tar)}
                   for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
-        first = document("--base", base, good, self.tar)
+        first = json.loads(self.run_main("-s", "http", "--json", "--base", base, good, self.tar).out.decode())
         self.assertGreaterEqual(min(first.pop("seconds"), first.pop("free")), 0)
         self.assertLessEqual(first.pop("fetched"), len(IMAGE.config))        # less if the base has it
         self.assertEqual(first, {
@@ -4960,7 +4952,6 @@ class TestCommandLine(Case):
             "images": [{"name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0,
                         "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers,
                         "referrers": []}]})
-        self.assertTrue(document("--base", base, good, self.tar)["unchanged"])
         run = self.run_main("-s", "http", "--json", bad, self.path("none.tar"))
         self.fails(run, "404", code=3)
         self.assertEqual(run.out, b"")
@@ -5002,6 +4993,8 @@ class TestCommandLine(Case):
             self.assertIn(option.replace("...", ""), run.out.decode())
         for option in ("-v", "--version"):
             self.assertRegex(self.run_main(option).out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
+        for kind in [imgpull.ImgpullError] + imgpull.ImgpullError.__subclasses__():
+            self.assertRegex(imgpull.EPILOG, r"\b%d " % kind.exit_code)
 
     def test_the_file(self):
         """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo; a
@@ -5044,7 +5037,8 @@ class TestExitCodes(Case):
         ("{app} {text}", 6, "--force"), ("{app} {text}/x.tar", 6, "no directory .*thesis")]
 
     def test_codes(self):
-        """Of pulls and of dry runs: what would fail tonight fails now, before any layer comes, and nothing is left."""
+        """Of pulls and of dry runs: what would fail tonight fails now, before any layer comes, and nothing is left. Of
+        layers see TestKeepGoing; for 7, test_two_at_once; for 130, test_signals."""
         def answers(status, page, **headers):
             return self.serve(faults=[("tag", says(status, b"<html>" + page, **headers), ALWAYS)]).host
         server, closed, html = self.serve(INDEX), self.serve(), {"Content_Type": "text/html"}
@@ -5063,17 +5057,6 @@ class TestExitCodes(Case):
                     more += "-s http " * ("-s " not in typed)
                     self.fails(self.run_main(*(more + typed.format(**places)).split()), words, code=code)
                     self.assertEqual((server.sent("layer"), os.listdir(self.dir)), (0, ["thesis"]))
-
-    def test_other_codes(self):
-        """Those that --help names, and which are not in the table. For 7 see test_two_at_once."""
-        def strike(wire, request, answer):              # Ctrl-C while an answer is waited for
-            os.kill(os.getpid(), signal.SIGINT)
-            wire.server.closing.wait(5)
-        for code, faults in [(0, ()), (5, [("layer", changed(body=flipped), ALWAYS)]), (130, [("tag", strike, 1)])]:
-            run = self.run_main("-s", "http", self.serve(faults=faults).host + "/app:v1", self.path("%d.tar" % code))
-            self.assertEqual(run.code, code, run.err)
-        for kind in [imgpull.ImgpullError] + imgpull.ImgpullError.__subclasses__():
-            self.assertRegex(imgpull.EPILOG, r"\b%d " % kind.exit_code)
 
 
 # --- fuzz ------------------------------------------------------------------------------------------------------------
