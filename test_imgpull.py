@@ -790,44 +790,38 @@ def sizes(image):
 # --- references, platforms, challenges: pure functions ---------------------------------------------------------------
 
 class TestReferences(unittest.TestCase):
-    HEX, HEX512 = "a" * 64, "b" * 128
+    HEX, HEX512, TAG, PATH = "a" * 64, "b" * 128, "t" * 128, "p" * 255
     GOOD = [  # text, registry, repository, tag and digest (-: none)
         "ubuntu docker.io library/ubuntu latest", "app:22.04 docker.io library/app 22.04", "u/a:V1 docker.io u/a V1",
-        "library/app docker.io library/app latest", "docker.io/app docker.io library/app latest",
-        "index.docker.io/app docker.io library/app latest", "index.docker.io/a/b docker.io a/b latest",
+        "docker.io/app docker.io library/app latest", "index.docker.io/a/b docker.io a/b latest",
         "localhost/app localhost app latest", "localhost:5000/app:1 localhost:5000 app 1", "h.test/a/b:t h.test a/b t",
-        "Upper/app Upper app latest", "REG.Example:5000/app REG.Example:5000 app latest", "[::1]/app [::1] app latest",
-        "127.0.0.1:80/app 127.0.0.1:80 app latest", "[2001:db8::1]:5000/app:x [2001:db8::1]:5000 app x",
+        "Upper/app Upper app latest", "[::1]/app [::1] app latest", "[2001:db8::1]:8/app:x [2001:db8::1]:8 app x",
         "a__b/c-d/e--f/g.h_i docker.io a__b/c-d/e--f/g.h_i latest", "app:_ docker.io library/app _",
-        "app:%s docker.io library/app %s" % ("t" * 128, "t" * 128), "HEX:t docker.io library/HEX t",
+        "app:TAG docker.io library/app TAG", "HEX:t docker.io library/HEX t", "h.test/PATH h.test PATH latest",
         "app@sha256:HEX docker.io library/app - sha256:HEX", "q.io/a:1@sha256:HEX q.io a 1 sha256:HEX",
-        "app@sha512:%s docker.io library/app - sha512:%s" % (HEX512, HEX512),
-        "h.test/%s h.test %s latest" % ("p" * 255, "p" * 255), "h:8/quay.io/a/b:8 h:8 quay.io/a/b 8"]
+        "app@sha512:HEX512 docker.io library/app - sha512:HEX512", "h:8/quay.io/a/b:8 h:8 quay.io/a/b 8"]
     BAD = [  # word in the answer, texts
-        ("lower", "Ubuntu docker.io/Ubuntu user/App"),
-        ("tag", "app: app:-t app:.t app:" + "t" * 129),
-        ("digest", "app@ app@sha256 app@sha256:abc app@md5:%s app@sha512:%s app@sha256:%s" % ("a" * 32, HEX, "A" * 64)),
-        ("digest|user info", "app@sha256:%s app@sha256:%s@sha256:%s user:pass@reg.example/app" % ("a" * 63, HEX, HEX)),
+        ("lower", "Ubuntu docker.io/Ubuntu user/App"), ("tag", "app: app:-t app:.t app:tTAG"), ("image ID", "HEX"),
+        ("digest", "app@ app@sha256 app@sha256:abc app@sha256:HEXa app@sha512:HEX app@sha256:HEX@sha256:HEX"),
+        ("digest", "app@md5:%s app@sha256:%s" % ("a" * 32, "A" * 64)),
         ("", ":tag app:tag/x a//b /a a/ a..b a___b -a a- a_ .a a/../b ä a?b a#b a%2fb reg.test:x/app reg.test:/app"),
         ("", "reg_x.test/app -reg.test/app reg..test/app [::1/app ::1/app [zz]/app bücher.example/app reg.test/"),
-        ("p{9}", "reg.example:5000/" + "p" * 256), ("image ID", HEX),
-        ("tag '3:20'", "app:3:20"), ("with '@'", "app:sha256:" + HEX),
-        ("1024 characters", "a" * 1025 + " " + ":" * 600000),
-        ("leave out", "https://reg.example/app docker://alpine"),
-        ("name", ("",)), ("", ("app:a b", "a b", "a\n", "a\0", "app@sha256:" + HEX + "\n"))]
-    SOURCES = [  # text, scheme and full name; or words of the refusal
-        ("alpine", None, "docker.io/library/alpine:latest"),
-        ("http://localhost:5000/app:1", "http", "localhost:5000/app:1"),
-        ("HTTPS://reg.example/a/b", "https", "reg.example/a/b:latest"), ("http://localhost:5000", "(?!.*5000:80)", ""),
-        ("http://hub.docker.com/_/alpine", "image reference", ""), ("http://myhost/app", "myhost.*HOST:80", ""),
-        ("docker://alpine", "leave out", ""), ("https://ann:hunter2@reg.example/app", "user info", ""),
-        ("ann:hunter2@reg.example/app", "user info", ""), ("https://hunter2@reg.example/app", "user info", ""),
-        ("https://ann:hunter2/@x@reg.test/app", "user info", ""), ("https://a:hunter2@sha1.test/app", "user info", "")]
-    NAMES = [  # a name in the archive for reg.example/app:v2@sha256:...: without a tag, it takes the reference's
-        ("mine", "docker.io/library/mine:v2"), ("q.io/mine:3", "q.io/mine:3"), ("localhost:9/x", "localhost:9/x:v2")]
+        ("p{9}", "reg.example:5000/pPATH"), ("with '@'", "app:sha256:HEX"), ("leave out", "docker://alpine"),
+        ("user info", "ann:hunter2@h.test/app https://hunter2@h.test/app https://ann:hunter2/@x@h.test/app"),
+        ("(?!.*5000:80)", "http://localhost:5000"), ("myhost.*HOST:80", "http://myhost/app"),
+        ("1024 characters", "a" * 1025 + " " + ":" * 600000), ("name", ("",)),
+        ("", ("app:a b", "a b", "a\n", "a\0", "app@sha256:" + HEX + "\n"))]
+    REQUESTS = [  # text, its name in the archive as it was given, scheme, full name there
+        ("http://localhost:5000/app:1", None, "http", "localhost:5000/app:1"),
+        ("HTTPS://reg.example/a/b", None, "https", "reg.example/a/b:latest"),
+        ("h.test/app:v2@sha256:" + HEX, "mine", None, "docker.io/library/mine:v2"),     # without a tag: the reference's
+        ("h.test/app:v2", "q.io/mine:3", None, "q.io/mine:3"), ("h.test/app:v2", "h:9/x", None, "h:9/x:v2")]
+
+    def filled(self, text):
+        return re.sub("HEX512|HEX|TAG|PATH", lambda word: getattr(self, word.group()), text)
 
     def test_good(self):
-        for text, *parts in selected([row.replace("HEX", self.HEX).split() for row in self.GOOD]):
+        for text, *parts in selected([self.filled(row).split() for row in self.GOOD]):
             with self.subTest(text):
                 got = imgpull.parse_reference(text)
                 self.assertEqual([part or "-" for part in got], (parts + ["-"])[:4])
@@ -836,27 +830,19 @@ class TestReferences(unittest.TestCase):
                 self.assertEqual(imgpull.parse_reference(str(got)), got)  # a full name stands for itself
 
     def test_bad(self):
-        begun = time.process_time()
         for word, texts in selected(self.BAD):
-            for text in texts.split(" ") if isinstance(texts, str) else texts:
+            for text in self.filled(texts).split(" ") if isinstance(texts, str) else texts:
                 with self.subTest(text[:90]), self.assertRaisesRegex(imgpull.UsageError, word) as caught:
-                    imgpull.parse_reference(text)
+                    imgpull.parse_request(text)
                 self.assertLess(len(str(caught.exception)), 1000)
-        self.assertLess(time.process_time() - begun, 2)
+                self.assertNotIn("hunter2", str(caught.exception))
 
-    def test_sources(self):
-        """References that may say how to speak to their registry; no password is shown."""
-        for text, first, second in selected(self.SOURCES):
-            with self.subTest(text):
-                try:
-                    request = imgpull.parse_request(text)
-                except imgpull.UsageError as error:
-                    self.assertRegex(str(error), "%s.*%s" % (first, second))
-                    self.assertNotIn("hunter2", str(error))
-                else:
-                    self.assertEqual((request.scheme, str(request.reference)), (first, second))
-        for name, full in self.NAMES:
-            self.assertEqual(imgpull.parse_request("reg.example/app:v2@sha256:" + self.HEX, name).name, full)
+    def test_requests(self):
+        """References that may say how to speak to their registry, and what they are called in the archive."""
+        for text, name, scheme, full in selected(self.REQUESTS):
+            with self.subTest(text, name=name):
+                request = imgpull.parse_request(text, name)
+                self.assertEqual((request.scheme, str(request.name or request.reference)), (scheme, full))
 
 
 class TestPlatforms(Case):
