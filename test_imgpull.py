@@ -49,7 +49,7 @@ CPYTHON_ON_LINUX = sys.platform == "linux" and sys.implementation.name == "cpyth
 
 # --- certificates ----------------------------------------------------------------------------------------------------
 # Made for these tests alone, valid from 2020 to 2120: a CA; what it signed for localhost, two .test hosts and Docker
-# Hub's (server.key); the same for another host, and one long expired; a client; its key encrypted with "sesame".
+# Hub's (server.key); the same, long expired; a client; its key encrypted with "sesame".
 
 PEM = {
     "ca.pem": ("CERTIFICATE", """
@@ -68,13 +68,6 @@ PEM = {
     "server.key": ("PRIVATE KEY", """
     MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDAO/XIFVJUSzCs4yyyJ6shLa5M1qxGuAWtoEpgSlXXehRANCAAS/F4hbigakzpNvlx7w
     wRzO65Ckdaodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8a"""),
-    "wrong.pem": ("CERTIFICATE", """
-    MIIBuzCCAWKgAwIBAgIBAzAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
-    MDBaMBwxGjAYBgNVBAMMEWVsc2V3aGVyZS5pbnZhbGlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvxeIW4oGpM6Tb5ce8MEczuuQpHWqHav9/7y/
-    pufDKPwVoOhWorLGGTRWMqqMPogsC3BQUP/tnK3afTsanaCfGqOBlDCBkTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIHgDATBgNVHSUEDDAKBggr
-    BgEFBQcDATAdBgNVHQ4EFgQUuzWKChdnADEDfekGDIa8PjN81CEwHwYDVR0jBBgwFoAU0hnJ1ZYwjKeL8jqFMhCQI2T3yy0wHAYDVR0RBBUwE4IRZWxz
-    ZXdoZXJlLmludmFsaWQwCgYIKoZIzj0EAwIDRwAwRAIgQCraOYtbRf98heJ+ZuPY58oxvEivseLAMzfIsNi6+7ECIAveg5WZdm5S3xhQpMEqI0D8gw1D
-    L3dYt4Bdtza82Gem"""),
     "expired.pem": ("CERTIFICATE", """
     MIIBsTCCAVagAwIBAgIBBDAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwHhcNMjAwMTAxMDAwMDAwWhcNMjAwMTAyMDAwMDAw
     WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS/F4hbigakzpNvlx7wwRzO65Ckdaodq/3/vL+m58Mo/BWg6Fai
@@ -2350,91 +2343,61 @@ class TestTLS(Case):
     def pem(self, name):
         return os.path.join(self.pems(), name)
 
-    def test_accepted(self):
-        """What makes a server with a private CA, or one that wants a certificate, reachable."""
-        mtls = {"client_ca": self.pem("ca.pem")}
-        pair = ("--cert", self.pem("client.pem"), "--key", self.pem("client.key"))
-        ca, client, key = (read(self.pem(name)) for name in ("ca.pem", "client.pem", "client.key"))
-        self.write("hashed/406a94b4.0", ca)       # the name that OpenSSL gives to our CA's subject
-        for name, server, options, environment, certs in [
-                ("--cacert", {}, ("--cacert", self.pem("ca.pem")), {}, {}),
-                ("--ca", {}, ("--ca", self.pem("ca.pem")), {}, {}), ("-x=", {}, ("-x=" + self.pem("ca.pem"),), {}, {}),
-                ("--insecure", {}, ("--insecure",), {}, {}),
-                ("SSL_CERT_FILE", {}, (), {"SSL_CERT_FILE": self.pem("ca.pem")}, {}),
-                ("SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}, {}),
-                ("certs.d", {}, (), {}, {"ca.crt": ca}), ("certs.d, any name", {}, (), {}, {"mine.crt": ca}),
-                ("--cert and --key", mtls, ("-x", self.pem("ca.pem")) + pair, {}, {}),
-                ("certs.d, all of it", mtls, (), {}, {"ca.crt": ca, "client.cert": client, "client.key": key}),
-                ("certs.d, without its key", mtls, (), {}, {"ca.crt": ca, "client.cert": client}),
-                ("--insecure, expired", {"certificate": "expired.pem"}, ("-i",), {}, {}),
-                ("--insecure, wrong host", {"certificate": "wrong.pem"}, ("-i",), {}, {})]:
-            with self.subTest(name):
-                server = self.serve(tls=self.pems(), **server)
-                for file, data in certs.items():
-                    self.write("certs.d/%s/%s" % (server.host, file), data)
-                self.write("certs.d/127.0.0.1/client.cert", client)         # for port 443 alone
-                with mock.patch.dict(os.environ, environment):
-                    self.pull(server, *options, expect=2 if "without" in name else 0)
-                self.assertEqual("not verified" in self.said.err, "insecure" in name, self.said.err)
-                self.assertEqual("client.key cannot be used" in self.said.err, "without" in name, self.said.err)
-
-    def test_refused(self):
-        """What is wrong with TLS, or with the files that we are given (wrong usage), and what helps."""
+    def test_tls(self):
+        """Whom we reach, as whom; what is wrong with TLS, or with files that we are given (wrong usage): what helps."""
         pem, none, rubbish, path = self.pem, self.path("none"), self.write("rubbish", b"rubbish"), re.escape
-        ca, mtls = ("--cacert", pem("ca.pem")), {"client_ca": pem("ca.pem")}
-        client = ca + ("--cert", pem("client.pem"), "--key")
+        ca, mtls, http = ("-x", pem("ca.pem")), {"client_ca": pem("ca.pem")}, {"tls": None}
+        expired, elsewhere = {"certificate": "expired.pem"}, {"host": "elsewhere.test"}
+        ours = ca + ("--cert", pem("client.pem"), "--key")
+        authority, client, key = (read(pem(name)) for name in ("ca.pem", "client.pem", "client.key"))
+        self.write("hashed/406a94b4.0", authority)                          # OpenSSL's name for our CA's subject
+        self.write("certs.d/127.0.0.1/client.cert", client)                 # for port 443 alone
         date = "out of date" if sys.version_info >= (3, 7) else "certificate"
-        for name, code, server, options, words in selected([
-                ("unknown CA", 1, {}, (), "certificate.*--cacert"),
-                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
-                ("expired", 1, {"certificate": "expired.pem"}, ca, date + ".*--insecure"),
-                ("wrong host", 1, {"certificate": "wrong.pem"}, ca, "another name.*--insecure"),
-                ("no certificate of ours", 1, mtls, ca, "--cert"),
-                ("plain http", 1, {"tls": None}, ca + ("-s", "https"), "--scheme http"),
+        for name, code, server, options, words, *more in selected([(name, 0, server, options, "", *more) for
+                name, server, options, *more in [       # the last: files in certs.d (bytes), or the environment
+                    ("insecure", {}, ("--insecure",)), ("insecure, expired", expired, ("-i",)),
+                    ("insecure, another host", elsewhere, ("-i",)),
+                    ("$SSL_CERT_FILE", {}, (), {"SSL_CERT_FILE": pem("ca.pem")}),
+                    ("$SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}),
+                    ("certs.d", {}, (), {"mine.crt": authority}), ("--cert", mtls, ours + (pem("client.key"),)),
+                    ("certs.d, all", mtls, (), {"ca.crt": authority, "client.cert": client, "client.key": key}),
+                    # A loopback registry without TLS is spoken to over http, unless https was asked for.
+                    ("loopback", http, ()), ("loopback by name", dict(http, host="localhost"), ())] + [
+                    (host, {"host": host}, ca) for host in ("127.0.0.1", "REG.Test", "[::1]", "localhost")]] + [
+                ("loopback, https", 1, http, ca + ("-s", "https"), "does not speak TLS.*--scheme http"),
+                ("no loopback", 1, dict(http, host="reg.test"), (), "does not speak TLS.*--scheme http"),
                 ("asked in plain http", FAILED, {}, ("-s", "http"), ""),
+                ("unknown CA", 1, {}, (), "certificate.*--cacert"), ("expired", 1, expired, ca, date + ".*--insecure"),
+                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
+                ("another host", 1, elsewhere, ca, "another name.*--insecure"),
+                ("no certificate of ours", 1, mtls, ca, "--cert"),
+                ("certs.d, no key", 2, mtls, (), "client.key cannot be used", {"client.cert": client}),
                 ("CA file missing", 2, {}, ("-x", none), path(none)),
                 ("CA file rubbish", 2, {}, ("-x", rubbish), path(rubbish)),
                 ("CA a directory", 2, {}, ("-x", self.dir), path(self.dir) + ".*must be a file"),
                 ("certificate missing", 2, {}, ca + ("--cert", none, "--key", pem("client.key")), path(none)),
-                ("key missing", 2, {}, client + (none,), path(none)),
-                ("key rubbish", 2, {}, client + (rubbish,), "client.pem"),
-                ("key of another", 2, {}, client + (pem("server.key"),), "client.pem.*belong together"),
-                ("key locked, no terminal", 2, {}, client + (pem("locked.key"),), "pass phrase")]):
+                ("key missing", 2, {}, ours + (none,), path(none)),
+                ("key rubbish", 2, {}, ours + (rubbish,), "client.pem"),
+                ("key of another", 2, {}, ours + (pem("server.key"),), "client.pem.*belong together"),
+                ("key locked, no terminal", 2, {}, ours + (pem("locked.key"),), "pass phrase")]):
             with self.subTest(name):
-                server = self.serve(**dict({"tls": self.pems()}, **server))
-                run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
-                self.fails(run, words, code=code)
-                self.assertEqual(self.left(), [])
-
-    def test_loopback(self):
-        """A loopback registry without TLS is spoken to over http, unless https was asked for; others are not."""
-        server = self.serve(INDEX)
-        self.hosts["reg.test"] = server
-        for host, options, code in selected([
-                (server.host, (), 0), ("localhost:%d" % server.port, (), 0), (server.host, ("-s", "https"), 1),
-                ("https://" + server.host, (), 1), ("reg.test:%d" % server.port, (), 1)]):
-            with self.subTest(host, options=options):
-                run = self.run_main("--retries", "0", *(options + (host + "/app:v1", self.path("x.tar"))))
+                settings = dict({"tls": self.pems(), "host": "127.0.0.1"}, **server)
+                host, server = settings.pop("host"), self.serve(**settings)
+                self.hosts = {host.lower().strip("[]"): server}
+                host, environment = "%s:%d" % (host, server.port), {}
+                for file, content in more[0].items() if more else ():
+                    if isinstance(content, bytes):
+                        self.write("certs.d/%s/%s" % (host, file), content)
+                    else:
+                        environment[file] = content
+                with mock.patch.dict(os.environ, environment):
+                    run = self.run_main("--retries", "0", "--force", *options, host + "/app:v1", self.tar)
                 if code:
-                    self.fails(run, "does not speak TLS.*--scheme http", code=code)
+                    self.fails(run, words, code=code)
+                    self.assertEqual(self.left(), [])
                 else:
-                    self.assertEqual(run.code, 0, run.err)
-                    os.remove(self.path("x.tar"))
-
-    def test_without_ipv6(self):
-        """A kernel without IPv6, and a name that has such an address first."""
-        server, create = self.serve(), socket.socket
-
-        def without(family=-1, *rest, **named):
-            if family == socket.AF_INET6:
-                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-            return create(family, *rest, **named)
-
-        def both(host, port, *rest, **named):
-            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
-                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-        with mock.patch("socket.getaddrinfo", both), mock.patch("socket.socket", without):
-            self.pull(server)
+                    self.assertEqual((run.code, "not verified" in run.err), (0, "insecure" in name), run.err)
+                    self.assertEqual(server.requests[-1].headers["Host"].lower(), host.lower())
 
     def test_private_authorities(self):
         """Python 3.13 and later refuse CAs without a key usage; docker, curl and older Pythons take them."""
@@ -2442,31 +2405,18 @@ class TestTLS(Case):
         self.assertFalse(context.verify_flags & ssl.VERIFY_X509_STRICT)
         self.assertEqual((context.check_hostname, context.verify_mode), (True, ssl.CERT_REQUIRED))
 
-    def test_stores(self):
-        """Stores on many hosts share a TLS context, which holds all of the system's CAs. They are not shown --cert."""
+    def test_store(self):
+        """A store is reached by the same CA, and not shown --cert."""
         options = [word for name in ("ca", "cert", "key") for word in (
             "--" + name, self.pem({"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}[name]))]
         for client_ca in (None, self.pem("ca.pem")):
             store = self.serve(tls=self.pems(), client_ca=client_ca)
-            self.hosts.update({"reg.test": store, "store.test": store})
-            faults = [("layer", redirect(307, "https://%s:%d{path}" % (host, store.port)), 1) for host in self.hosts]
-            server = self.serve(tls=self.pems(), client_ca=client_ca, faults=faults)
-            with mock.patch.object(imgpull, "tls_context", wraps=imgpull.tls_context) as make:
-                run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
+            self.hosts["store.test"] = store
+            server = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"), faults=[
+                ("layer", redirect(307, "https://store.test:%d{path}" % store.port), ALWAYS)])
+            run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
             if client_ca:
-                self.fails(run, "(reg|store).test")
-            else:
-                self.assertEqual((make.call_count, len(store.requests)), (2, 2))    # the registry's, and the stores'
-
-    def test_hostnames(self):
-        """Verified by name, whatever its case; IPv6 in brackets."""
-        server = self.serve(tls=self.pems())
-        self.hosts.update({"localhost": server, "reg.test": server, "::1": server})
-        for host in ("reg.test", "REG.Test", "[::1]", "localhost"):
-            with self.subTest(host):
-                run = self.run_main("--cacert", self.pem("ca.pem"), "%s:%d/app:v1" % (host, server.port), self.tar)
-                self.assertEqual(run.code, 0, run.err)
-                self.assertEqual(server.requests[-1].headers["Host"].lower(), "%s:%d" % (host.lower(), server.port))
+                self.fails(run, "store.test")
 
 
 class TestMirrors(Case):
