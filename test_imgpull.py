@@ -48,7 +48,7 @@ CPYTHON_ON_LINUX = sys.platform == "linux" and sys.implementation.name == "cpyth
 
 # --- certificates ----------------------------------------------------------------------------------------------------
 # Made for these tests alone, valid from 2020 to 2120: a CA; what it signed for localhost, two .test hosts and Docker
-# Hub's (server.key); the same for another host, and one long expired; a client; its key encrypted with "sesame".
+# Hub's (server.key); the same, long expired; a client; its key encrypted with "sesame".
 
 PEM = {
     "ca.pem": ("CERTIFICATE", """
@@ -67,13 +67,6 @@ PEM = {
     "server.key": ("PRIVATE KEY", """
     MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDAO/XIFVJUSzCs4yyyJ6shLa5M1qxGuAWtoEpgSlXXehRANCAAS/F4hbigakzpNvlx7w
     wRzO65Ckdaodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8a"""),
-    "wrong.pem": ("CERTIFICATE", """
-    MIIBuzCCAWKgAwIBAgIBAzAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
-    MDBaMBwxGjAYBgNVBAMMEWVsc2V3aGVyZS5pbnZhbGlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvxeIW4oGpM6Tb5ce8MEczuuQpHWqHav9/7y/
-    pufDKPwVoOhWorLGGTRWMqqMPogsC3BQUP/tnK3afTsanaCfGqOBlDCBkTAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB/wQEAwIHgDATBgNVHSUEDDAKBggr
-    BgEFBQcDATAdBgNVHQ4EFgQUuzWKChdnADEDfekGDIa8PjN81CEwHwYDVR0jBBgwFoAU0hnJ1ZYwjKeL8jqFMhCQI2T3yy0wHAYDVR0RBBUwE4IRZWxz
-    ZXdoZXJlLmludmFsaWQwCgYIKoZIzj0EAwIDRwAwRAIgQCraOYtbRf98heJ+ZuPY58oxvEivseLAMzfIsNi6+7ECIAveg5WZdm5S3xhQpMEqI0D8gw1D
-    L3dYt4Bdtza82Gem"""),
     "expired.pem": ("CERTIFICATE", """
     MIIBsTCCAVagAwIBAgIBBDAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwHhcNMjAwMTAxMDAwMDAwWhcNMjAwMTAyMDAwMDAw
     WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS/F4hbigakzpNvlx7wwRzO65Ckdaodq/3/vL+m58Mo/BWg6Fai
@@ -789,44 +782,38 @@ def sizes(image):
 # --- references, platforms, challenges: pure functions ---------------------------------------------------------------
 
 class TestReferences(unittest.TestCase):
-    HEX, HEX512 = "a" * 64, "b" * 128
+    HEX, HEX512, TAG, PATH = "a" * 64, "b" * 128, "t" * 128, "p" * 255
     GOOD = [  # text, registry, repository, tag and digest (-: none)
         "ubuntu docker.io library/ubuntu latest", "app:22.04 docker.io library/app 22.04", "u/a:V1 docker.io u/a V1",
-        "library/app docker.io library/app latest", "docker.io/app docker.io library/app latest",
-        "index.docker.io/app docker.io library/app latest", "index.docker.io/a/b docker.io a/b latest",
+        "docker.io/app docker.io library/app latest", "index.docker.io/a/b docker.io a/b latest",
         "localhost/app localhost app latest", "localhost:5000/app:1 localhost:5000 app 1", "h.test/a/b:t h.test a/b t",
-        "Upper/app Upper app latest", "REG.Example:5000/app REG.Example:5000 app latest", "[::1]/app [::1] app latest",
-        "127.0.0.1:80/app 127.0.0.1:80 app latest", "[2001:db8::1]:5000/app:x [2001:db8::1]:5000 app x",
+        "Upper/app Upper app latest", "[::1]/app [::1] app latest", "[2001:db8::1]:8/app:x [2001:db8::1]:8 app x",
         "a__b/c-d/e--f/g.h_i docker.io a__b/c-d/e--f/g.h_i latest", "app:_ docker.io library/app _",
-        "app:%s docker.io library/app %s" % ("t" * 128, "t" * 128), "HEX:t docker.io library/HEX t",
+        "app:TAG docker.io library/app TAG", "HEX:t docker.io library/HEX t", "h.test/PATH h.test PATH latest",
         "app@sha256:HEX docker.io library/app - sha256:HEX", "q.io/a:1@sha256:HEX q.io a 1 sha256:HEX",
-        "app@sha512:%s docker.io library/app - sha512:%s" % (HEX512, HEX512),
-        "h.test/%s h.test %s latest" % ("p" * 255, "p" * 255), "h:8/quay.io/a/b:8 h:8 quay.io/a/b 8"]
+        "app@sha512:HEX512 docker.io library/app - sha512:HEX512", "h:8/quay.io/a/b:8 h:8 quay.io/a/b 8"]
     BAD = [  # word in the answer, texts
-        ("lower", "Ubuntu docker.io/Ubuntu user/App"),
-        ("tag", "app: app:-t app:.t app:" + "t" * 129),
-        ("digest", "app@ app@sha256 app@sha256:abc app@md5:%s app@sha512:%s app@sha256:%s" % ("a" * 32, HEX, "A" * 64)),
-        ("digest|user info", "app@sha256:%s app@sha256:%s@sha256:%s user:pass@reg.example/app" % ("a" * 63, HEX, HEX)),
+        ("lower", "Ubuntu docker.io/Ubuntu user/App"), ("tag", "app: app:-t app:.t app:tTAG"), ("image ID", "HEX"),
+        ("digest", "app@ app@sha256 app@sha256:abc app@sha256:HEXa app@sha512:HEX app@sha256:HEX@sha256:HEX"),
+        ("digest", "app@md5:%s app@sha256:%s" % ("a" * 32, "A" * 64)),
         ("", ":tag app:tag/x a//b /a a/ a..b a___b -a a- a_ .a a/../b ä a?b a#b a%2fb reg.test:x/app reg.test:/app"),
         ("", "reg_x.test/app -reg.test/app reg..test/app [::1/app ::1/app [zz]/app bücher.example/app reg.test/"),
-        ("p{9}", "reg.example:5000/" + "p" * 256), ("image ID", HEX),
-        ("tag '3:20'", "app:3:20"), ("with '@'", "app:sha256:" + HEX),
-        ("1024 characters", "a" * 1025 + " " + ":" * 600000),
-        ("leave out", "https://reg.example/app docker://alpine"),
-        ("name", ("",)), ("", ("app:a b", "a b", "a\n", "a\0", "app@sha256:" + HEX + "\n"))]
-    SOURCES = [  # text, scheme and full name; or words of the refusal
-        ("alpine", None, "docker.io/library/alpine:latest"),
-        ("http://localhost:5000/app:1", "http", "localhost:5000/app:1"),
-        ("HTTPS://reg.example/a/b", "https", "reg.example/a/b:latest"), ("http://localhost:5000", "(?!.*5000:80)", ""),
-        ("http://hub.docker.com/_/alpine", "image reference", ""), ("http://myhost/app", "myhost.*HOST:80", ""),
-        ("docker://alpine", "leave out", ""), ("https://ann:hunter2@reg.example/app", "user info", ""),
-        ("ann:hunter2@reg.example/app", "user info", ""), ("https://hunter2@reg.example/app", "user info", ""),
-        ("https://ann:hunter2/@x@reg.test/app", "user info", ""), ("https://a:hunter2@sha1.test/app", "user info", "")]
-    NAMES = [  # a name in the archive for reg.example/app:v2@sha256:...: without a tag, it takes the reference's
-        ("mine", "docker.io/library/mine:v2"), ("q.io/mine:3", "q.io/mine:3"), ("localhost:9/x", "localhost:9/x:v2")]
+        ("p{9}", "reg.example:5000/pPATH"), ("with '@'", "app:sha256:HEX"), ("leave out", "docker://alpine"),
+        ("user info", "ann:hunter2@h.test/app https://hunter2@h.test/app https://ann:hunter2/@x@h.test/app"),
+        ("(?!.*5000:80)", "http://localhost:5000"), ("myhost.*HOST:80", "http://myhost/app"),
+        ("1024 characters", "a" * 1025 + " " + ":" * 600000), ("name", ("",)),
+        ("", ("app:a b", "a b", "a\n", "a\0", "app@sha256:" + HEX + "\n"))]
+    REQUESTS = [  # text, its name in the archive as it was given, scheme, full name there
+        ("http://localhost:5000/app:1", None, "http", "localhost:5000/app:1"),
+        ("HTTPS://reg.example/a/b", None, "https", "reg.example/a/b:latest"),
+        ("h.test/app:v2@sha256:" + HEX, "mine", None, "docker.io/library/mine:v2"),     # without a tag: the reference's
+        ("h.test/app:v2", "q.io/mine:3", None, "q.io/mine:3"), ("h.test/app:v2", "h:9/x", None, "h:9/x:v2")]
+
+    def filled(self, text):
+        return re.sub("HEX512|HEX|TAG|PATH", lambda word: getattr(self, word.group()), text)
 
     def test_good(self):
-        for text, *parts in selected([row.replace("HEX", self.HEX).split() for row in self.GOOD]):
+        for text, *parts in selected([self.filled(row).split() for row in self.GOOD]):
             with self.subTest(text):
                 got = imgpull.parse_reference(text)
                 self.assertEqual([part or "-" for part in got], (parts + ["-"])[:4])
@@ -835,44 +822,47 @@ class TestReferences(unittest.TestCase):
                 self.assertEqual(imgpull.parse_reference(str(got)), got)  # a full name stands for itself
 
     def test_bad(self):
-        begun = time.process_time()
         for word, texts in selected(self.BAD):
-            for text in texts.split(" ") if isinstance(texts, str) else texts:
+            for text in self.filled(texts).split(" ") if isinstance(texts, str) else texts:
                 with self.subTest(text[:90]), self.assertRaisesRegex(imgpull.UsageError, word) as caught:
-                    imgpull.parse_reference(text)
+                    imgpull.parse_request(text)
                 self.assertLess(len(str(caught.exception)), 1000)
-        self.assertLess(time.process_time() - begun, 2)
+                self.assertNotIn("hunter2", str(caught.exception))
 
-    def test_sources(self):
-        """References that may say how to speak to their registry; no password is shown."""
-        for text, first, second in selected(self.SOURCES):
-            with self.subTest(text):
-                try:
-                    request = imgpull.parse_request(text)
-                except imgpull.UsageError as error:
-                    self.assertRegex(str(error), "%s.*%s" % (first, second))
-                    self.assertNotIn("hunter2", str(error))
-                else:
-                    self.assertEqual((request.scheme, str(request.reference)), (first, second))
-        for name, full in self.NAMES:
-            self.assertEqual(imgpull.parse_request("reg.example/app:v2@sha256:" + self.HEX, name).name, full)
+    def test_requests(self):
+        """References that may say how to speak to their registry, and what they are called in the archive."""
+        for text, name, scheme, full in selected(self.REQUESTS):
+            with self.subTest(text, name=name):
+                request = imgpull.parse_request(text, name)
+                self.assertEqual((request.scheme, str(request.name or request.reference)), (scheme, full))
 
 
 class TestPlatforms(Case):
     def test_parse(self):
         for text, parts in selected([
                 ("linux/amd64", "linux amd64"), ("linux/arm/v7", "linux arm v7"), ("linux/arm64/v8", "linux arm64"),
-                ("windows/amd64", "windows amd64"), ("linux/x86_64", "linux amd64"), ("linux/aarch64", "linux arm64"),
-                ("linux/arm", "linux arm v7"), ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"),
-                ("linux/armhf", "linux arm v7"), ("windows(10.0.17763)/amd64", "windows amd64  10.0.17763")]):
+                ("linux/x86_64", "linux amd64"), ("linux/aarch64", "linux arm64"), ("linux/arm", "linux arm v7"),
+                ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"), ("linux/armhf", "linux arm v7"),
+                ("windows(10.0.17763)/amd64", "windows amd64  10.0.17763")]):
             with self.subTest(text):
                 platform = imgpull.parse_platform(text)
                 self.assertEqual(platform, imgpull.Platform(*parts.split(" ")))
                 self.assertEqual(imgpull.parse_platform(str(platform)), platform)
-        for text in ["", "linux/", "/amd64", "linux/arm/v7/x", "linux arm", "linux/am d64", "linux/\n", "all",
-                     "windows(10/amd64", "windows()/amd64", "amd64/linux", "linux", "macOS"]:
+        for text in selected(["", "linux/", "/amd64", "linux/arm/v7/x", "linux arm", "linux/am d64", "linux/\n", "all",
+                              "windows(10/amd64", "windows()/amd64", "amd64/linux", "linux", "macOS"]):
             with self.subTest(text), self.assertRaisesRegex(imgpull.UsageError, "os/arch"):
                 imgpull.parse_platform(text)
+
+    def test_this_host(self):
+        """This host in Go's names, by what the system calls it."""
+        for system, machine, platform in selected([row.split() for row in [
+                "Linux x86_64 linux/amd64", "Linux aarch64 linux/arm64", "Linux i686 linux/386",
+                "Linux armv7l linux/arm/v7", "Linux armv6l linux/arm/v6", "Linux armv5tel linux/arm/v5",
+                "Linux s390x linux/s390x", "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64",
+                "FreeBSD amd64 freebsd/amd64", "Windows AMD64 windows/amd64"]]):
+            with self.subTest(system=system, machine=machine), mock.patch("platform.system", lambda: system), \
+                    mock.patch("platform.machine", lambda: machine):
+                self.assertEqual(str(HOST_PLATFORM()), platform)
 
     def test_choice(self):
         """What is wanted, the entries (os/architecture/variant/version/feature), and which is taken (-: none)."""
@@ -903,79 +893,50 @@ class TestPlatforms(Case):
                 self.assertEqual(int(chosen.digest[7:]) if chosen else "-", place)
 
     def test_options(self):
-        """The options for a platform, and what is taken of an index (None: refused, and the others are listed)."""
-        server = self.serve(INDEX)
-        for options, taken in selected([
-                ("--platform linux/amd64", IMAGE), ("--os linux --arch amd64", IMAGE), ("-o=linux -aarm64", ARM),
-                ("--platform linux/arm64/v8", ARM), ("--platform arm/v7", None), ("--platform linux/arm/v7", ARMV6),
-                ("--platform linux/arm/v5", None), ("--platform linux/s390x", None), ("-o=windows", None),
-                ("--platform unknown/unknown", None)]):
-            with self.subTest(options):
-                run = self.pull(server, *options.split(), expect=0 if taken else 3)
+        """What is taken, and said of it, by the options and the host's system (linux unless told): a platform that
+        nobody asked for by name is worth a word, also with -q; one that was asked for and is not there, an error."""
+        lacks = "not available for .* .available: linux/amd64, linux/arm/v6, linux/arm64.: .*platform"
+        warns = "imgpull: warning: .*linux/arm64"
+        for image, options, taken, words, *host in selected([
+                (INDEX, "", IMAGE, ""), (INDEX, "", IMAGE, "linux", "darwin"), (INDEX, "", IMAGE, "linux", "windows"),
+                (INDEX, "--platform linux/amd64", IMAGE, ""), (INDEX, "--os linux --arch amd64", IMAGE, ""),
+                (INDEX, "-o=linux -aarm64", ARM, ""), (INDEX, "--platform linux/arm64/v8", ARM, ""),
+                (INDEX, "--platform linux/arm/v7", ARMV6, ""), (INDEX, "--platform linux/arm/v5", None, lacks),
+                (INDEX, "--platform linux/s390x", None, lacks), (INDEX, "--platform arm/v7", None, lacks),
+                (INDEX, "--platform unknown/unknown", None, lacks), (INDEX, "-o=windows", None, lacks),
+                (ARM, "", ARM, warns), (ARM, "-q", ARM, warns), (ARM, "--platform linux/arm64", ARM, ""),
+                (ARM, "--platform linux/amd64", None, "for linux/amd64 .available: linux/arm64")]):
+            here = imgpull.Platform((host or ["linux"])[0], "amd64", "")
+            with self.subTest(options, here=here), mock.patch.object(imgpull, "host_platform", lambda: here):
+                run = self.pull(self.serve(image), *options.split(), expect=0 if taken else 3)
                 if taken:
                     self.assertIn(taken.digest, self.said.out.decode())
+                    self.assertRegex(self.said.err.replace("\n", " "), words or "^((?!linux).)*$")
                 else:
-                    self.fails(run, "not available for .* .available: linux/amd64, linux/arm/v6, linux/arm64.: "
-                               ".*platform", code=3)
+                    self.fails(run, words, code=3)
 
     def test_undeclared(self):
         """Entries without platform: only where none that says it fits; what cannot be read is passed over."""
         schema1 = document(to_json({"schemaVersion": 1, "fsLayers": [], "history": []}))
         gone, missing = make_image(b"its config is gone"), make_image(b"not there at all")
-        for name, children, taken in selected([
-                ("one that says it wins", [(ARM, None), (IMAGE, "linux/amd64")], IMAGE),
-                ("asked for", [(ARM, None), (IMAGE, None)], IMAGE),
-                ("an index without platform", [(make_index((ARM, None), (IMAGE, None)), None)], None),
-                ("broken ones", [(schema1, None), (make_artifact(), None), (missing, None), (gone, None),
-                                 (IMAGE, None)], IMAGE),
-                ("broken ones alone", [(schema1, None), (missing, None)], None),
-                ("not asked where one fits", [(missing, None), (IMAGE, "linux/amd64")], IMAGE)]):
-            with self.subTest(name):
+        broken = [(schema1, None), (make_artifact(), None), (missing, None), (gone, None)]
+        for children, taken in selected([
+                ([(ARM, None), (IMAGE, None)], IMAGE), (broken + [(IMAGE, None)], IMAGE), (broken, None),
+                ([(missing, None), (IMAGE, "linux/amd64")], IMAGE),
+                ([(make_index((ARM, None), (IMAGE, None)), None)], None)]):     # an index is no image
+            with self.subTest(str(children)[:90]):
                 server = self.serve(make_index(*children))
                 server.manifests.pop(("app", missing.digest), None)
                 server.blobs.pop(sha256(gone.config), None)
-                run = self.pull(server, expect=0 if taken else FAILED, tar="-")
-                if taken:
-                    self.assertIn(taken.digest, run.err)
-                    if "where one fits" in name:
-                        self.assertEqual(len(server.requests), 5, server.requests)
-                else:
+                run = self.pull(server, expect=0 if taken else 3)
+                if not taken:
                     self.fails(run, "no platform at all", code=3)
+                else:
+                    self.assertIn(taken.digest, self.said.out.decode())
+                if (IMAGE, "linux/amd64") in children:                          # then the others are not even asked for
+                    self.assertEqual(len(server.requests), 5, server.requests)
         server = self.serve(make_index((ARM, None), (IMAGE, None)), faults=[Fault("manifest", says(503), ALWAYS)])
-        self.fails(self.pull(server, "--retries", "0", expect=FAILED), "503", code=4)
-
-    def test_this_host(self):
-        """This host in Go's names, by what the system calls it."""
-        for system, machine, platform in selected([row.split() for row in [
-                "Linux x86_64 linux/amd64", "Linux aarch64 linux/arm64", "Linux i686 linux/386",
-                "Linux armv7l linux/arm/v7", "Linux armv6l linux/arm/v6", "Linux armv5tel linux/arm/v5",
-                "Linux ppc64le linux/ppc64le",
-                "Linux s390x linux/s390x", "Linux riscv64 linux/riscv64", "Linux loongarch64 linux/loong64",
-                "Darwin arm64 darwin/arm64", "FreeBSD amd64 freebsd/amd64", "Windows AMD64 windows/amd64"]]):
-            with self.subTest(system=system, machine=machine), mock.patch("platform.system", lambda: system), \
-                    mock.patch("platform.machine", lambda: machine):
-                self.assertEqual(str(HOST_PLATFORM()), platform)
-
-    def test_other_systems(self):
-        """On a host whose system the image lacks, linux is taken, and that is said."""
-        server = self.serve(INDEX)
-        for system, said in [("linux", False), ("darwin", True), ("windows", True)]:
-            host = imgpull.Platform(system, "amd64", "")
-            with self.subTest(system), mock.patch.object(imgpull, "host_platform", return_value=host):
-                self.pull(server)
-                self.assertIn(IMAGE.digest, self.said.out.decode())
-                self.assertEqual("linux" in self.said.err, said, self.said.err)
-
-    def test_single_platform(self):
-        """An image of another platform: an error where one was asked for by name, else a warning; also with -q."""
-        server = self.serve(ARM)
-        for options in selected([(), ("-q",)]):
-            self.fails(self.pull(server, "--platform", "linux/amd64", *options, expect=FAILED),
-                       "not available for linux/amd64 .available: linux/arm64", code=3)
-            self.pull(server, *options)
-            self.assertRegex(self.said.err, "imgpull: warning: .*linux/arm64")
-        self.pull(server, "--platform", "linux/arm64")
-        self.assertNotIn("warning", self.said.err)
+        self.fails(self.pull(server, "--retries", "0", expect=4), "503", code=4)
 
 
 class TestChallenges(unittest.TestCase):
@@ -1016,21 +977,19 @@ class TestChallenges(unittest.TestCase):
 
 # --- plans, walks, JSON: pure functions ------------------------------------------------------------------------------
 
-def assembled(*images, **options):
-    """The Image of images that one reference names."""
-    documents = {digest: blob for image in images for digest, blob in image.blobs.items() if blob[:1] == b"{"}
-    documents.update((image.digest, image.manifest) for image in images)
-    parsed = {image.digest: imgpull.parse_manifest(image.manifest, image.digest, "it") for image in images}
-    return imgpull.assemble_image(options.get("name", "q.io/app:v1"), parsed[images[0].digest].descriptor, documents,
-                                  parsed.get)
+def assembled(image, name="q.io/app:v1"):
+    """The imgpull.Image of an image."""
+    manifest = imgpull.parse_manifest(image.manifest, image.digest, "it")
+    documents = {digest: blob for digest, blob in image.blobs.items() if blob[:1] == b"{"}
+    return imgpull.assemble_image(name, manifest.descriptor, dict(documents, **{image.digest: image.manifest}),
+                                  lambda digest: manifest)
 
 
 class TestPureFunctions(unittest.TestCase):
     def test_layout(self):
         """What tarfile sees in a layout: names, sizes (bytes for what is there, a number for what comes later)."""
-        for contents in selected([
-                [], [("a", b"x")], [("a", 5)], [("a", 0)], [("a", b""), ("b", 512), ("c", b"y" * 513), ("d", 1)],
-                [("n" * 150, 7), ("b", b"z")], [("huge", 9 << 30), ("b", b"z")]]):
+        for contents in selected([[], [("a", 0)], [("a", b""), ("b", 512), ("c", b"y" * 513), ("d", 1)],
+                                  [("n" * 150, 7), ("b", b"z")], [("huge", 9 << 30), ("b", b"z")]]):
             with self.subTest(str(contents)[:60]), tempfile.TemporaryFile() as file:
                 literals, placed, size = imgpull.layout({
                     name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, {})
@@ -1048,80 +1007,49 @@ class TestPureFunctions(unittest.TestCase):
                     place for (_, _, place), (_, content) in zip(held, contents) if isinstance(content, int)])
 
     def test_plan(self):
-        """Every document and layer once, in order; names and tags; what is left out; what contradicts itself."""
-        arm, digest = assembled(ARM, name="q.io/b:v2"), "q.io/app@" + IMAGE.digest
-        for name, images, omit, layers, tags, names in selected([
-                ("one image under two names", [assembled(IMAGE), assembled(IMAGE, name="q.io/b:v2")], (), IMAGE.layers,
-                 [["q.io/app:v1", "q.io/b:v2"]], ["q.io/app:v1", "q.io/b:v2"]),
-                ("two that share a layer", [assembled(IMAGE), arm], (), set(IMAGE.layers + ARM.layers),
-                 [["q.io/app:v1"], ["q.io/b:v2"]], ["q.io/app:v1", "q.io/b:v2"]),
-                ("with and without a tag", [arm, assembled(IMAGE, name=digest)], (), set(IMAGE.layers + ARM.layers),
-                 [["q.io/b:v2"], None], ["q.io/b:v2", ""]),
-                ("left out", [assembled(IMAGE)], IMAGE.layers[:1], IMAGE.layers[1:], [["q.io/app:v1"]], ["v1"])]):
-            with self.subTest(name):
-                plan = imgpull.plan_archive(images, frozenset(omit))
-                self.assertEqual([planned.descriptor.digest for planned in plan.layers], sorted(layers))
-                self.assertEqual(sorted(plan.images[0].omitted), sorted(omit))
-                self.assertEqual(plan.total, sum(planned.descriptor.size for planned in plan.layers))
+        """Several images: what manifest.json calls them, and every document and layer once. See also TestKeepGoing."""
+        app, arm = assembled(IMAGE), assembled(ARM, name="q.io/b:v2")
+        for images, layers, tags in selected([
+                ([app, assembled(IMAGE, name="q.io/b:v1")], IMAGE.layers, [["q.io/app:v1", "q.io/b:v1"]]),
+                ([app, arm], IMAGE.layers + ARM.layers, [["q.io/app:v1"], ["q.io/b:v2"]]),
+                ([arm, assembled(IMAGE, "q.io/app@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None]),
+                ([assembled(make_image(b"x", b"x"))], make_image(b"x").layers, [["q.io/app:v1"]])]):
+            with self.subTest(tags):
+                plan = imgpull.plan_archive(images)
                 self.assertEqual([entry["RepoTags"] for entry in imgpull.docker_manifest(plan.images)], tags)
-                self.assertEqual([image.ref_name for image in plan.images], names)
+                self.assertEqual([planned.descriptor.digest for planned in plan.layers], sorted(set(layers)))
                 text = b"".join(literal for _, literal in plan.literals)
                 self.assertEqual({text.count(body) for image in images for body in image.documents.values()}, {1})
-        layer = json.loads(IMAGE.manifest.decode())["layers"][0]
-        for images, words in selected([
-                ([make_image(b"x", change=lambda manifest: manifest["layers"].append(dict(
-                    manifest["layers"][0], size=7)))], "diff|lists"),
-                ([IMAGE, make_image(BIG, change=spoiled("layers", to=[dict(layer, size=7)]))], "7 bytes"),
-                ([make_image(BIG, change=spoiled("layers", to=[dict(layer, size=0)]))], " 0 bytes"),
-                ([make_image(BIG, change=spoiled("layers", to=[dict(layer, size=(1 << 44) - 1)]))], "impossible")]):
-            with self.assertRaisesRegex(imgpull.Damaged, words):
-                imgpull.plan_archive([assembled(image, name="q.io/app:%d" % len(image.blobs)) for image in images])
-        with self.assertRaisesRegex(imgpull.ImgpullError, "two different images"):
-            imgpull.plan_archive([assembled(IMAGE), assembled(ARM)])
 
     def test_walk(self):
-        """Each manifest once, parents first; indexes without end are an error."""
-        def wide(*numbers):
-            return make_index(*[(document(b"%d" % number), "linux/amd64") for number in range(*numbers)],
-                              change=lambda index: index["manifests"].append(index["manifests"][0]))
+        """Each manifest once, parents first; what cannot be read is passed over; indexes without end are an error."""
+        many = [make_index(*[(document(b"%d" % number), None) for number in range(first, first + 600)])
+                for first in (0, 600)]
+        inner = make_index((IMAGE, None), (ARM, None))
+        shared, wide = make_index((inner, None), (ARM, None)), make_index((many[0], None), (many[1], None))
+        parsed = {part.digest: imgpull.parse_manifest(part.manifest, part.digest, "it")
+                  for part in [IMAGE, ARM, inner, shared, wide] + many}
 
-        def below(image):
-            parts = {digest: part for child in image.children for digest, part in below(child).items()}
-            return dict(parts, **{image.digest: image})
-        inner = make_index((IMAGE, "linux/amd64"), (ARM, "linux/arm64"))
-        for name, top, digests in selected([
-                ("an image", IMAGE, [IMAGE]), ("an index", inner, [inner, IMAGE, ARM]),
-                ("a shared child", make_index((inner, None), (ARM, "linux/arm64")), [None, inner, ARM, IMAGE]),
-                ("too many", make_index(*[(many, None) for many in (wide(600), wide(600, 1200))]), "more than 1000"),
-                ("deep", deep_index(20), 22), ("wide", wide(999), 1)]):
-            def load(digest, held=below(top)):
-                body = held[digest].manifest
-                return imgpull.parse_manifest(body, digest, "it") if body[:1] == b"{" else None
-
-            manifest = imgpull.parse_manifest(top.manifest, top.digest, "it")
-            walked = imgpull.walk(manifest.descriptor, manifest, load, "it")
-            with self.subTest(name):
-                if isinstance(digests, str):
-                    with self.assertRaisesRegex(imgpull.Damaged, digests):
-                        list(walked)
-                elif isinstance(digests, int):
-                    self.assertEqual(len(list(walked)), digests)
-                else:
-                    self.assertEqual([descriptor.digest for descriptor, _ in walked],
-                                     [(image or top).digest for image in digests])
+        def walked(top):
+            top = parsed[top.digest]
+            return [descriptor.digest for descriptor, _ in imgpull.walk(top.descriptor, top, parsed.get, "it")]
+        self.assertEqual(walked(shared), [shared.digest, inner.digest, ARM.digest, IMAGE.digest])
+        self.assertEqual(walked(many[0]), [many[0].digest])
+        with self.assertRaisesRegex(imgpull.Damaged, "more than 1000"):
+            walked(wide)
 
     def test_json_as_go_reads_it(self):
         """A key in two spellings, in another case than Go's, or twice, and half characters, are refused."""
-        good = {"schemaVersion": 2, "config": {"digest": NOBODY, "size": 2}, "layers": []}
+        config = {"digest": NOBODY, "size": 2}
+        good = {"config": config, "layers": []}
         for body, words in selected([
-                (good, ""), (dict(good, annotations={"\U0001f600": "\u00e9"}), ""), (dict(good, Other=[{"x": 1}]), ""),
-                ({"CONFIG": good["config"], "layers": []}, "another case"), (dict(good, Layers=[]), "not a JSON"),
-                ({"manifests": [], "Layers": []}, "another case"), (dict(good, Subject=good["config"]), "another case"),
-                (dict(good, config=dict(good["config"], MediaType="x")), "another case"),
+                (good, ""), (dict(good, annotations={"\U0001f600": "\u00e9"}, Other=[{"x": 1}]), ""),
+                ({"CONFIG": config, "layers": []}, "another case"), (dict(good, Layers=[]), "not a JSON"),
+                ({"manifests": [], "Layers": []}, "another case"), (dict(good, Subject=config), "another case"),
+                (dict(good, config=dict(config, MediaType="x")), "another case"),
                 (dict(good, **{"layer\u017f": []}), "not a"), (dict(good, annotations={"x": "\udcff"}), "not a JSON"),
                 (dict(good, annotations={"\ud800": "x"}), "not a JSON"), (dict(good, annotations={"x": 5}), "a string"),
-                (b'{"manifests": [], "manifests": []}', "not a JSON"), (b'{"a": %s}' % (b"[" * 99999), "not a JSON"),
-                (b'{"config": {"size": 1}, "layers": []}', "digest"), (dict(good, manifests=[]), "neither")]):
+                (b'{"manifests": [], "manifests": []}', "not a JSON"), (dict(good, manifests=[]), "neither")]):
             with self.subTest(str(body)[-90:]):
                 data = body if isinstance(body, bytes) else to_json(body)
                 if words:
@@ -1131,8 +1059,7 @@ class TestPureFunctions(unittest.TestCase):
 
     def test_private_parts(self):
         """The private parts of the standard library that imgpull uses are what they were (listed at its top)."""
-        connection = http.client.HTTPConnection("localhost")
-        self.assertTrue(callable(connection._create_connection))
+        self.assertTrue(callable(http.client.HTTPConnection("localhost")._create_connection))
         ours, theirs = socket.socketpair()
         with ours, theirs:
             theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
@@ -1693,21 +1620,20 @@ class TestCredentials(Case):
     """Who has logged in with docker or podman needs no options. Rows: files in the home directory, who must come."""
     LOGINS = [login(str(options), *files, options=options, stdin=stdin, expect=expect)
               for options, files, stdin, expect in [
-        (("--user", "user", "--password", "pass"), (), "", "user:pass"), (("-u=user", "-ppass"), (), "", "user:pass"),
-        (("-u", "user:pass"), (), "", "user:pass"), (("-u", "user", "--password-stdin"), (), "pass\n", "user:pass"),
-        (("-u", "user", "--password-stdin"), (), " pa ss \r\n", "user: pa ss "), ((), (), "", ""),
-        (("-u=user", "-p", "pä:ss"), (), "", "user:pä:ss"), (("-u=user:pass",), (docker(OTHERS),), "", "user:pass")]
+        (("--user", "user", "--password", "pass"), (), "", "user:pass"), ((), (), "", ""),
+        (("-u", "user", "--password-stdin"), (), "pass\n", "user:pass"), (("-u=jo", "-p", "pä:s"), (), "", "jo:pä:s"),
+        (("-u", "user", "--password-stdin"), (), " pa ss \r\n", "user: pa ss "),
+        (("-u=user:pass",), (docker(OTHERS),), "", "user:pass"), (("-t", b64("AWS:pass")), (), "", "AWS:pass")]
     ] + [login(str(auths), docker(auths), expect=expect) for expect, several in [
         ("user:pass", [
             {"{host}": MINE, "other.example": THEIRS}, {"https://{host}": MINE}, {"https://{host}/v1/": MINE},
             {"http://{host}/v2/": MINE}, {"{host}": MINE, "https://{host}/v1/": THEIRS},
             {"{host}": {"username": "user", "password": "pass"}}, {"{host}": {"auth": "dXNl\ncjpw\r\nYXNz\n"}},
             {"{host}": {"auth": b64("user:pass\0")}}, {"{host}": {}, "https://{host}/v1/": MINE}]),
-        ("user:a:b", [{"{host}": {"auth": b64("user:a:b")}}]),
-        ("user:p\udce4ss", [{"{host}": {"auth": b64("user:p\udce4ss")}}]),
+        ("user:p\udce4:s", [{"{host}": {"auth": b64("user:p\udce4:s")}}]),
         ("", [{"x{host}": MINE, "127.0.0.1": MINE, "{host}0": MINE}, {"{host}": {}}])] for auths in several
     ] + [login(str(files), *files) for files in [
-        (podman(OURS),), (podman(OURS), docker(OTHERS)), (podman({"x": THEIRS}), docker(OURS)),
+        (podman(OURS), docker(OTHERS)), (podman({"x": THEIRS}), docker(OURS)),
         (podman({"{host}/team/app": MINE, "{host}/team": THEIRS, "{host}": THEIRS}),),
         (podman({"{host}": THEIRS, "{host}/team": MINE, "{host}/te": THEIRS}),),
         (docker(OTHERS, credHelpers={"{host}": "found"}),), (docker({"{host}": {}}, credsStore="found"),),
@@ -1717,7 +1643,7 @@ class TestCredentials(Case):
         podman({"{host}/other": THEIRS, "{host}/team/ap": THEIRS}), {DOCKER_CONFIG: b"\n"},
         docker({}, credsStore="none"), docker({}, credHelpers={"x": "found"})]
     ] + [login(str(environment), *files, environment=environment) for environment, files in [
-        (THERE, (docker(OTHERS), OURS_THERE)), (THERE, (podman(OTHERS), OURS_THERE)), (THERE, (podman(OURS),)),
+        (THERE, (docker(OTHERS), podman(OTHERS), OURS_THERE)), (THERE, (podman(OURS),)),
         (dict(THERE, DOCKER_AUTH_CONFIG='{"auths": {"{host}": %s}}' % json.dumps(MINE)),
          (docker(OTHERS), podman(OTHERS, "elsewhere/config.json"))),
         ({"DOCKER_AUTH_CONFIG": json.dumps({"auths": {"other.example": THEIRS}})}, (docker(OURS),)),
@@ -1728,18 +1654,15 @@ class TestCredentials(Case):
          for name in ("failing", "rubbish", "hanging", "missing")
     ] + [login(repr(content)[:50], {DOCKER_CONFIG: content}, expect="", warning="config.json") for content in [
         b"{auths:", b"\xff\xfe", [], {"auths": ["{host}"]}, {"auths": {"{host}": {"auth": 7}}}, b" " * (5 << 20),
-        {"auths": {"{host}": {"auth": "?%"}}}, {"auths": {"{host}": {"auth": b64("user")}}},
+        {"auths": {"{host}": {"auth": "?%"}}}, {"auths": {"{host}": {"auth": b64("user")}}}, None,      # a FIFO
         {"auths": {"{host}": {"username": "\ud800", "password": "pass"}}}, {"credsStore": "../../bin/sh"}]
     ] + [
         login("a directory", {DOCKER_CONFIG + "/x": b""}, expect="", warning="config.json"),
-        login("a FIFO", {DOCKER_CONFIG: None}, expect="", warning="config.json"),
         login("with -q", {DOCKER_CONFIG: b"{"}, options=("-q",), expect="", warning="config.json is not"),
-        login("entry a string", docker({"{host}": "x"}), expect="", warning=None),
         login("broken podman, good docker", docker(OURS), {PODMAN_CONFIG: b"?"}, warning="auth.json"),
         login("rubbish", docker(OURS), environment={"DOCKER_AUTH_CONFIG": "x"}, warning="$DOCKER_AUTH_CONFIG is not"),
-        login("$REGISTRY_AUTH_FILE alone", podman(OTHERS), docker(OTHERS), podman({"x": THEIRS}, "my.json"), expect="",
-              environment={"REGISTRY_AUTH_FILE": "{home}/my.json",
-                           "DOCKER_AUTH_CONFIG": json.dumps({"auths": OTHERS})}),
+        login("$REGISTRY_AUTH_FILE alone", docker(OTHERS), podman({"x": THEIRS}, "my.json"), expect="", environment={
+            "REGISTRY_AUTH_FILE": "{home}/my.json", "DOCKER_AUTH_CONFIG": json.dumps({"auths": OTHERS})}),
         login("a device", environment={"REGISTRY_AUTH_FILE": "/dev/zero"}, expect="", warning="/dev/zero"),
         login("missing", environment={"REGISTRY_AUTH_FILE": "{home}/none.json"}, expect="", warning="none.json")]
     HELPERS = {"found": """cat > "$HOME/asked"; echo '{"ServerURL": "x", "Username": "user", "Secret": "pass"}'""",
@@ -1780,8 +1703,8 @@ class TestCredentials(Case):
                     self.fails(run, code=FAILED)
                     self.assertEqual({request.authorization for request in server.requests}, {None})
                 warnings = [line for line in self.said.err.splitlines() if "warning" in line]
-                self.assertIn(len(warnings), [0, 1] if row.warning is None else [int(row.warning > "")], self.said.err)
-                self.assertIn(row.warning or "", "".join(warnings))
+                self.assertEqual(len(warnings), int(row.warning > ""), self.said.err)
+                self.assertIn(row.warning, "".join(warnings))
                 self.assertFalse(re.search(r"[\x00-\x09\x0b-\x1f]|hunter2", self.said.err))
                 if "found" in json.dumps(row.files, default=repr) and row.expect:
                     self.assertEqual(read(self.path("asked")).decode().strip(), server.host)
@@ -1793,13 +1716,11 @@ class TestCredentials(Case):
     def test_keys_of_docker_hub(self):
         """Who we are to Docker Hub, by the keys that docker and podman give it."""
         web = {HUB + "access-token": THEIRS, HUB + "refresh-token": THEIRS}
-        for config, user in selected([
-                ({"auths": {HUB: MINE}}, "user"), ({"auths": {"docker.io": MINE}}, "user"),
-                ({"auths": {"docker.io": THEIRS, "docker.io/library": MINE}}, "user"),
-                ({"auths": {"registry-1.docker.io": MINE}}, "user"), ({"auths": dict(web, **{HUB: MINE})}, "user"),
-                ({"auths": web}, None),
-                ({"auths": {"index.docker.io": THEIRS, "docker.io": THEIRS, HUB: MINE}}, "user"),
-                ({"auths": {HUB: {}, "docker.io": MINE}}, "user"), ({"credHelpers": {"docker.io": "found"}}, "user"),
+        for config, user in selected([({"auths": auths}, "user") for auths in [
+                {HUB: MINE}, {"docker.io": MINE}, {"docker.io": THEIRS, "docker.io/library": MINE}, dict(
+                    web, **{HUB: MINE}), {"registry-1.docker.io": MINE}, {HUB: {}, "docker.io": MINE},
+                {"index.docker.io": THEIRS, "docker.io": THEIRS, HUB: MINE}]] + [
+                ({"auths": web}, None), ({"credHelpers": {"docker.io": "found"}}, "user"),
                 ({"credHelpers": {"docker.io": "podman"}}, "user"), ({"credsStore": "podman"}, "user")]):
             with self.subTest(str(config)):
                 self.put({DOCKER_CONFIG: config}, "")
@@ -1811,22 +1732,18 @@ class TestCredentials(Case):
     def test_docker_hub(self):
         """Docker Hub's own name and its key in config.json, through a token server on another host."""
         tls = self.pems()
-        hub = self.serve(image=None, tls=tls, challenges=[
-            'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",'
-            'scope="repository:library/alpine:pull"'])
+        hub = self.serve(image=None, tls=tls, challenges=['Bearer realm="https://auth.docker.io/token",service="hub"'])
         tokens = self.serve(image=None, tls=tls, challenges=['Bearer realm="{url}/token"'], users={"user": "pass"})
         hub.accepted = tokens.accepted
         self.hosts.update({"registry-1.docker.io": hub, "auth.docker.io": tokens})
         hub.add("library/alpine", "latest", IMAGE)
         self.put(docker({HUB: MINE}), "")
-        for name in ("alpine", "docker.io/library/alpine:latest", "index.docker.io/alpine"):
-            with self.subTest(name):
-                run = self.run_main("--cacert", os.path.join(tls, "ca.pem"), name, self.tar)
-                self.assertEqual(run.code, 0, run.err)
-                self.assertIn("docker.io/library/alpine:latest", run.out.decode())
-        self.assertEqual({request.authorization for request in tokens.requests}, {basic("user", "pass")})
-        self.assertEqual(tokens.requests[0].query, {"service": ["registry.docker.io"],
-                                                    "scope": ["repository:library/alpine:pull"]})
+        run = self.run_main("--cacert", os.path.join(tls, "ca.pem"), "alpine", self.tar)
+        self.assertEqual(run.code, 0, run.err)
+        self.assertIn("docker.io/library/alpine:latest", run.out.decode())
+        asked, = tokens.requests
+        self.assertEqual((asked.authorization, asked.query), (basic("user", "pass"), {
+            "service": ["hub"], "scope": ["repository:library/alpine:pull"]}))
         self.assertFalse([request for request in hub.requests if (request.authorization or "").startswith("Basic")])
 
     @unittest.skipUnless(POSIX, "the helpers are shell scripts")
@@ -1840,20 +1757,11 @@ class TestCredentials(Case):
                 self.put(files, server.host)
                 self.pull(server)
                 exchange, = [request for request in server.requests if request.kind == "token"]
-                self.assertEqual((exchange.method, exchange.authorization), ("POST", None))
-                self.assertEqual(exchange.form, {
+                self.assertEqual((exchange.method, exchange.authorization, exchange.form), ("POST", None, {
                     "grant_type": ["refresh_token"], "refresh_token": ["identity-secret"], "client_id": ["imgpull"],
-                    "service": ["fake.azurecr.io"], "scope": ["repository:app:pull"]})
-                for request in server.requests:
-                    self.assertNotIn("identity-secret", request.target + str(request.authorization))
-
-    def test_token_option(self):
-        """--token as it is: Bearer, or Basic where the registry asks for Basic."""
-        for challenge, accepted in [(BEARER, "Bearer abc"), ('Basic realm="x",service="ecr"', "Basic abc")]:
-            server = self.serve(challenges=[challenge])
-            server.accepted = {accepted}
-            self.pull(server, "--token", "abc")
-            self.assertNotIn("token", server.kinds())
+                    "service": ["fake.azurecr.io"], "scope": ["repository:app:pull"]}))
+                seen = [(request.target, request.authorization) for request in server.requests]
+                self.assertNotIn("identity-secret", str(seen))
 
 
 # --- the login ladder, and quota -------------------------------------------------------------------------------------
@@ -2218,26 +2126,23 @@ class FakeProxy(LoopbackServer):
 
 class SocksWire(socketserver.StreamRequestHandler):
     def handle(self):
-        """RFC 1928, with the user and password of RFC 1929; each request is noted as (user, type, host, port)."""
+        """RFC 1928, with the user and password of RFC 1929, by name; each request is noted as (host, port)."""
         server, take = self.server, lambda: self.rfile.read((self.rfile.read(1) or b"\0")[0])
         self.rfile.read(1)
-        method, user = 2 if server.user else 0, ""
+        method = 2 if server.user else 0
         if method not in take() or server.bad == "methods":
             self.wfile.write(b"\5\xff")
             return
         self.wfile.write(bytes([5, method]) if server.bad != "version" else b"HTTP/1.1 400 Bad Request\r\n\r\n")
         if method:
             self.rfile.read(1)
-            user = (take() + b":" + take()).decode()
-            self.wfile.write(b"\1\0" if user == server.user else b"\1\1")
-        head = self.rfile.read(4)
-        if len(head) == 4:
-            host = take().decode() if head[3] == 3 else socket.inet_ntoa(self.rfile.read(4))
-            port, = struct.unpack(">H", self.rfile.read(2))
-            server.requests.append((user, head[3], host, port))
+            self.wfile.write(b"\1\0" if (take() + b":" + take()).decode() == server.user else b"\1\1")
+        if self.rfile.read(4) == b"\5\1\0\3":
+            place = take().decode(), struct.unpack(">H", self.rfile.read(2))[0]
+            server.requests.append(place)
             self.wfile.write(bytes([5, server.code, 0, 1, 0, 0, 0, 0, 0, 0])[:4 if server.bad == "cut" else 10])
             if not server.code and server.bad != "cut":
-                tunnel(self, host, port)
+                tunnel(self, *place)
 
 
 class FakeSocks(LoopbackServer):
@@ -2252,10 +2157,10 @@ class TestProxies(Case):
     CHOICES = [row.rsplit(" ", 1) for row in [      # scheme, environment, the proxy (-: direct)
         "https -", "https https_proxy=http://p:3 http://p:3", "https HTTPS_PROXY=http://p:3 http://p:3",
         "https https_proxy=http://low:1 HTTPS_PROXY=http://up:1 http://low:1", "https http_proxy=http://p:3 -",
-        "http http_proxy=http://p:3 http://p:3", "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -",
-        "https all_proxy=http://p:3 http://p:3", "http ALL_PROXY=http://p:3 http://p:3", "https https_proxy=p:3 http://p:3",
-        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3", "https https_proxy= -",
-        "https all_proxy=socks5://u:p@p:1 socks5://u:p@p:1", "http http_proxy=socks5h://p:1 socks5h://p:1"]]
+        "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -", "https https_proxy= -",
+        "http ALL_PROXY=http://p:3 http://p:3", "https https_proxy=p:3 http://p:3",
+        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3", "http http_proxy=socks5h://p:1 socks5h://p:1",
+        "https all_proxy=socks5://u:p@p:1 socks5://u:p@p:1"]]
     NO_PROXY = [  # no_proxy, hosts that are reached directly, hosts that are not
         ("", "", "reg.example"), ("*", "reg.example 10.1.2.3", ""), ("REG.Example", "reg.example REG.Example", ""),
         ("reg.example", "reg.example reg.example. a.reg.example reg.example:5000", "notreg.example"),
@@ -2266,6 +2171,27 @@ class TestProxies(Case):
         ("192.168.1.0/255.255.255.0", "192.168.1.9", "192.168.2.9"), ("10.0.0.0/99", "", "10.1.2.3"),
         ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("2001:db8::1", "[2001:db8::1]", "[2001:db8::2]"),
         ("[2001:db8::1]:5000", "[2001:db8::1]:5000", "[2001:db8::1]")]
+    # Scheme, proxy, the user that it wants, its fault, exit code, words of the error. A proxy of HTTP gets CONNECT, or
+    # plain http in absolute form; one of SOCKS5 resolves the name. Over plain http, its 401 may be the registry's.
+    THROUGH = [(scheme, "http://j%C3%B6:hunter2%40%2F%e4@{}", "jö:hunter2@/\udce4", {}, 0, "")
+               for scheme in ("http", "https")
+    ] + [(scheme, "http://jo:hunter2@{}", user, fault, 3, words) for scheme, user, fault, words in [
+        ("http", "jo:x", {}, "proxy.*USER:PASSWORD@"), ("https", "jo:x", {}, "proxy.*USER:PASSWORD@"),
+        ("https", "", {"status": 401}, "proxy.*USER:PASSWORD@"), ("http", "", {"status": 403}, "403"),
+        ("https", "", {"status": 403}, "proxy.*403")]
+    ] + [(scheme, url, user, {}, 0, "") for scheme, url, user in [
+        ("http", "socks5://{}", ""), ("https", "socks5h://{}", ""), ("http", "socks5h://jo:hunter2@{}", ""),
+        ("https", "SOCKS5H://jo:hunter2%40@{}/", "jo:hunter2@"), ("http", "socks5://jo:hunter2:@{}", "jo:hunter2:")]
+    ] + [("http", "socks5h://jo:hunter2@{}", user, fault, code, "proxy.*" + words) for user, fault, code, words in [
+        ("jo:x", {}, 3, "USER:PASSWORD@"), ("", {"bad": "methods"}, 3, ""), ("", {"code": 2}, 3, ""),
+        ("", {"code": 5}, 4, "error 5"), ("", {"bad": "version"}, FAILED, ""), ("", {"bad": "cut"}, 4, "")]
+    ] + [(scheme, url, "", {}, 4, "proxy.*refused") for scheme, url in [
+        ("http", "http://jo:hunter2@127.0.0.1:1"), ("https", "http://127.0.0.1:1"), ("http", "socks5h://127.0.0.1:1")]
+    ] + [("http", "socks5h://{}", "jo:x", {}, 3, "proxy.*USER:PASSWORD@")
+    ] + [("http", url, "", {}, 2, "proxy") for url in [
+        "http://", "socks4://h:1", "socks5://", "http://[::1", "http://a:b:c", "ftp://", "http://h:70000",
+        "http://jo:hun/hunter2@h:1", "jo:12/hunter2@h:1", "http://jo:7?hunter2@h", "http://jo:hunter2@h#hunter2@h:1",
+        "http://jo:hunter2://x@h", "socks5://jo:hun/hunter2@h:1"]]
 
     def test_choices(self):
         rows = [(words.split()[0] + "://reg.example", dict(word.split("=") for word in words.split()[1:]), proxy)
@@ -2286,201 +2212,120 @@ class TestProxies(Case):
             self.assertEqual(str(imgpull.origin_of(url)), origin)
         for url in ("ftp://h", "https://", "https://h:99999", "https://[::1", "https://a b/", "https://a\x7f/", "//h",
                     "https://a:s3cret@h b/", "ftp://a:b@s3cret@h/?s3cret#s3cret", "https://[?s3cret"):
-            with self.subTest(url):
-                with self.assertRaises(imgpull.ImgpullError) as caught:
-                    imgpull.origin_of(url)
-                self.assertNotIn("s3cret", str(caught.exception))
+            with self.subTest(url), self.assertRaisesRegex(imgpull.ImgpullError, "^((?!s3cret).)*$"):
+                imgpull.origin_of(url)
 
     def test_through(self):
-        """Plain http goes through in absolute form, https through a tunnel; the proxy gets its own user alone."""
-        for scheme in ("http", "https"):
-            server = self.serve(tls=self.pems() if scheme == "https" else None, challenges=['Basic realm="x"'],
-                                users={"user": "pass"})
-            proxy = self.serve(image=None, kind=lambda: FakeProxy(server, user="Basic " + b64("jö:p@s/\udce4")))
-            self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
-            with mock.patch.dict(os.environ, {scheme.upper() + "_PROXY": "http://j%C3%B6:p%40s%2F%e4@" + proxy.host}):
-                run = self.run_main("-s", scheme, "--debug", "--force", "--cacert", os.path.join(self.pems(), "ca.pem"),
-                                    "-u", "user", "-p", "pass", host + "/app:v1", self.tar)
-            self.assertEqual(run.code, 0, run.err)
-            self.assertFalse(re.search("p@s|p%40s", run.err))
-            first = proxy.requests[0]
-            if scheme == "http":
-                self.assertEqual((first.target, first.headers["Host"]), ("http://%s/v2/app/manifests/v1" % host, host))
-            else:
-                self.assertEqual({(each.method, each.target, each.authorization) for each in proxy.requests},
-                                 {("CONNECT", host, None)})
-                self.assertEqual({request.headers.get("Proxy-Authorization") for request in server.requests}, {None})
-
-    def test_refused(self):
-        """What is wrong with a proxy, named; its password is not."""
-        server = self.serve()
-        closed = self.serve(image=None)
-        closed.close()
-        for name, proxy, schemes, words in selected([
-                ("wants a user", self.serve(image=None, kind=lambda: FakeProxy(server, user="Basic x")), "http https",
-                 "proxy.*USER:PASSWORD@"),
-                ("wants one, with 401", self.serve(image=None, kind=lambda: FakeProxy(server, status=401)), "https",
-                 "proxy.*USER:PASSWORD@"),      # over plain http nobody can tell it from the registry's
-                ("refuses", self.serve(image=None, kind=lambda: FakeProxy(server, status=403)), "http https", "403"),
-                ("is down", closed, "http https", "proxy.*refused")]):
-            for scheme in schemes.split():
-                with self.subTest(name, scheme=scheme), mock.patch.dict(os.environ,
-                                                                        all_proxy="http://jo:hunter2@" + proxy.host):
-                    run = self.run_main("--scheme", scheme, "--retries", "1", "reg.test/app:v1", self.tar)
-                    self.fails(run, words, code=4 if name == "is down" else 3)
-                    self.assertNotIn("hunter2", run.err)
-        for url in ("http://", "socks4://h:1", "socks5://", "http://[::1", "http://a:b:c", "ftp://", "http://h:70000",
-                    "http://jo:hun/ter2@h:1", "jo:12/ter2@h:1", "http://jo:7?ter2@h", "http://jo:ter2@h#ter2@h:1",
-                    "http://jo:ter2://x@h", "socks5://jo:hun/ter2@h:1"):
-            with self.subTest(url), mock.patch.dict(os.environ, http_proxy=url):
-                run = self.run_main("--scheme", "http", "--retries", "0", "reg.test/app:v1", self.tar)
-                self.fails(run, "proxy", code=2)
-                self.assertNotIn("ter2", run.err)
+        """The proxy gets its own user, and of https nothing but the name; the registry not that user; none is shown."""
+        for scheme, url, user, fault, code, words in selected(self.THROUGH):
+            with self.subTest(url, scheme=scheme, user=user, fault=fault):
+                server = self.serve(tls=self.pems() if scheme == "https" else None, challenges=['Basic realm="x"'],
+                                    users={"user": "pass"})
+                socks = "socks" in url.lower()
+                proxy = self.serve(image=None, kind=lambda: FakeSocks(user, **fault) if socks else FakeProxy(
+                    server, user and "Basic " + b64(user), **fault))
+                self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
+                with mock.patch.dict(os.environ, all_proxy=url.format(proxy.host)):
+                    run = self.run_main("-s", scheme, "--debug", "--force", "--cacert", os.path.join(
+                        self.pems(), "ca.pem"), "-u=user:pass", "--retries", "0", host + "/app:v1", self.tar)
+                self.assertNotIn("hunter2", run.err)
+                if code:
+                    self.fails(run, words, code=code)
+                    self.assertEqual(server.requests, [])
+                    continue
+                self.assertEqual(run.code, 0, run.err)
+                if socks:
+                    self.assertEqual(set(proxy.requests), {("reg.test", server.port)})
+                elif scheme == "https":
+                    self.assertEqual({(each.method, each.target, each.authorization) for each in proxy.requests},
+                                     {("CONNECT", host, None)})
+                else:
+                    first = proxy.requests[0]
+                    self.assertEqual((first.target, first.headers["Host"]),
+                                     ("http://%s/v2/app/manifests/v1" % host, host))
+                for request in server.requests:
+                    self.assertEqual((request.headers["Host"], request.headers["Proxy-Authorization"]), (host, None))
 
     def test_dead_address(self):
-        """An address that does not answer is passed over, and not tried again before the ones that do."""
+        """An address that does not answer is passed over, and not tried again before the ones that do; IPv6 as well."""
         server = self.serve(faults=[("tag", changed(Connection="close"), 1)])
         asked, dial = [], socket.create_connection
+        dead = {"::1": OSError(errno.EAFNOSUPPORT, "no IPv6"), "127.0.0.9": socket.timeout("timed out")}
 
         def resolve(host, port, *rest):
-            numbers = ["127.0.0.9", "127.0.0.1"] if host == "two.test" else [host]
-            return [info for number in numbers for info in REAL_GETADDRINFO(number, port, *rest)]
+            return [info for number in (*dead, "127.0.0.1") for info in REAL_GETADDRINFO(number, port, *rest)]
 
         def connect(address, timeout):
             asked.append((address[0], timeout))
-            if address[0] == "127.0.0.9":
-                raise socket.timeout("timed out")
+            if address[0] in dead:
+                raise dead[address[0]]
             return dial(address, timeout)
         with mock.patch("socket.getaddrinfo", resolve), mock.patch("socket.create_connection", connect):
-            run = self.run_main("--retries", "0", "http://two.test:%d/app:v1" % server.port, self.tar)
+            run = self.run_main("--retries", "0", "http://three.test:%d/app:v1" % server.port, self.tar)
         self.assertEqual(run.code, 0, run.err)
-        self.assertEqual(asked[:2], [("127.0.0.9", 5), ("127.0.0.1", 30)])
-        self.assertEqual({address for address, _ in asked[2:]}, {"127.0.0.1"})
-
-    def test_socks(self):
-        """SOCKS5: the proxy resolves the name, as whom we come, and what is said of a failure; no password is shown."""
-        reg, by_name = "reg.test", (3, "reg.test")
-        for scheme, url, options, asked, code, words in selected([
-                ("http", "socks5h://{}", {}, ("", by_name), 0, ""),
-                ("http", "socks5://{}", {}, ("", by_name), 0, ""),
-                ("https", "socks5h://{}", {}, ("", by_name), 0, ""),
-                ("https", "SOCKS5H://jo:p%40ss@{}/", {"user": "jo:p@ss"}, ("jo:p@ss", by_name), 0, ""),
-                ("http", "socks5://jo:pa:ss@{}", {"user": "jo:pa:ss"}, ("jo:pa:ss", by_name), 0, ""),
-                ("http", "socks5h://jo:hunter2@{}", {}, ("", by_name), 0, ""),
-                ("http", "socks5h://{}", {"user": "jo:p"}, None, 3, "proxy.*USER:PASSWORD@"),
-                ("http", "socks5h://jo:hunter2@{}", {"user": "jo:p"}, None, 3, "proxy.*USER:PASSWORD@"),
-                ("http", "socks5h://{}", {"bad": "methods"}, None, 3, "proxy"),
-                ("http", "socks5h://jo:hunter2@{}", {"code": 2}, ("", by_name), 3, "proxy"),
-                ("http", "socks5h://{}", {"code": 5}, ("", by_name), 4, "proxy.*error 5"),
-                ("http", "socks5h://{}", {"code": 4}, ("", by_name), 4, "proxy"),
-                ("http", "socks5h://{}", {"bad": "version"}, None, None, "proxy"),
-                ("http", "socks5h://{}", {"bad": "cut"}, ("", by_name), 4, "proxy"),
-                ("http", "socks5h://127.0.0.1:1", {}, None, 4, "proxy.*refused")]):
-            with self.subTest(url, scheme=scheme, **options):
-                server = self.serve(tls=self.pems() if scheme == "https" else None)
-                proxy = self.serve(image=None, kind=FakeSocks, **options)
-                self.hosts[reg] = server
-                with mock.patch.dict(os.environ, all_proxy=url.format(proxy.host)):
-                    run = self.run_main("-s", scheme, "--cacert", os.path.join(self.pems(), "ca.pem"), "--retries", "0",
-                                        "--force", "%s:%d/app:v1" % (reg, server.port), self.tar)
-                if code != 0:
-                    self.fails(run, words, code=FAILED if code is None else code)
-                self.assertEqual(run.code == 0, code == 0, run.err)
-                self.assertNotIn("hunter2", run.err)
-                self.assertEqual(set(proxy.requests), {(asked[0],) + asked[1] + (server.port,)} if asked else set())
-                self.assertEqual({request.headers["Host"] for request in server.requests},
-                                 set() if code != 0 else {"reg.test:%d" % server.port})
+        self.assertEqual(asked[:3], [("::1", 5), ("127.0.0.9", 5), ("127.0.0.1", 30)])
+        self.assertEqual({address for address, _ in asked[3:]}, {"127.0.0.1"})
 
 
 class TestTLS(Case):
     def pem(self, name):
         return os.path.join(self.pems(), name)
 
-    def test_accepted(self):
-        """What makes a server with a private CA, or one that wants a certificate, reachable."""
-        mtls = {"client_ca": self.pem("ca.pem")}
-        pair = ("--cert", self.pem("client.pem"), "--key", self.pem("client.key"))
-        ca, client, key = (read(self.pem(name)) for name in ("ca.pem", "client.pem", "client.key"))
-        self.write("hashed/406a94b4.0", ca)       # the name that OpenSSL gives to our CA's subject
-        for name, server, options, environment, certs in [
-                ("--cacert", {}, ("--cacert", self.pem("ca.pem")), {}, {}),
-                ("--ca", {}, ("--ca", self.pem("ca.pem")), {}, {}), ("-x=", {}, ("-x=" + self.pem("ca.pem"),), {}, {}),
-                ("--insecure", {}, ("--insecure",), {}, {}),
-                ("SSL_CERT_FILE", {}, (), {"SSL_CERT_FILE": self.pem("ca.pem")}, {}),
-                ("SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}, {}),
-                ("certs.d", {}, (), {}, {"ca.crt": ca}), ("certs.d, any name", {}, (), {}, {"mine.crt": ca}),
-                ("--cert and --key", mtls, ("-x", self.pem("ca.pem")) + pair, {}, {}),
-                ("certs.d, all of it", mtls, (), {}, {"ca.crt": ca, "client.cert": client, "client.key": key}),
-                ("certs.d, without its key", mtls, (), {}, {"ca.crt": ca, "client.cert": client}),
-                ("--insecure, expired", {"certificate": "expired.pem"}, ("-i",), {}, {}),
-                ("--insecure, wrong host", {"certificate": "wrong.pem"}, ("-i",), {}, {})]:
-            with self.subTest(name):
-                server = self.serve(tls=self.pems(), **server)
-                for file, data in certs.items():
-                    self.write("certs.d/%s/%s" % (server.host, file), data)
-                self.write("certs.d/127.0.0.1/client.cert", client)         # for port 443 alone
-                with mock.patch.dict(os.environ, environment):
-                    self.pull(server, *options, expect=2 if "without" in name else 0)
-                self.assertEqual("not verified" in self.said.err, "insecure" in name, self.said.err)
-                self.assertEqual("client.key cannot be used" in self.said.err, "without" in name, self.said.err)
-
-    def test_refused(self):
-        """What is wrong with TLS, or with the files that we are given (wrong usage), and what helps."""
+    def test_tls(self):
+        """Whom we reach, as whom; what is wrong with TLS, or with files that we are given (wrong usage): what helps."""
         pem, none, rubbish, path = self.pem, self.path("none"), self.write("rubbish", b"rubbish"), re.escape
-        ca, mtls = ("--cacert", pem("ca.pem")), {"client_ca": pem("ca.pem")}
-        client = ca + ("--cert", pem("client.pem"), "--key")
+        ca, mtls, http = ("-x", pem("ca.pem")), {"client_ca": pem("ca.pem")}, {"tls": None}
+        expired, elsewhere = {"certificate": "expired.pem"}, {"host": "elsewhere.test"}
+        ours = ca + ("--cert", pem("client.pem"), "--key")
+        authority, client, key = (read(pem(name)) for name in ("ca.pem", "client.pem", "client.key"))
+        self.write("hashed/406a94b4.0", authority)                          # OpenSSL's name for our CA's subject
+        self.write("certs.d/127.0.0.1/client.cert", client)                 # for port 443 alone
         date = "out of date" if sys.version_info >= (3, 7) else "certificate"
-        for name, code, server, options, words in selected([
-                ("unknown CA", 1, {}, (), "certificate.*--cacert"),
-                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
-                ("expired", 1, {"certificate": "expired.pem"}, ca, date + ".*--insecure"),
-                ("wrong host", 1, {"certificate": "wrong.pem"}, ca, "another name.*--insecure"),
-                ("no certificate of ours", 1, mtls, ca, "--cert"),
-                ("plain http", 1, {"tls": None}, ca + ("-s", "https"), "--scheme http"),
+        for name, code, server, options, words, *more in selected([(name, 0, server, options, "", *more) for
+                name, server, options, *more in [       # the last: files in certs.d (bytes), or the environment
+                    ("insecure", {}, ("--insecure",)), ("insecure, expired", expired, ("-i",)),
+                    ("insecure, another host", elsewhere, ("-i",)),
+                    ("$SSL_CERT_FILE", {}, (), {"SSL_CERT_FILE": pem("ca.pem")}),
+                    ("$SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}),
+                    ("certs.d", {}, (), {"mine.crt": authority}), ("--cert", mtls, ours + (pem("client.key"),)),
+                    ("certs.d, all", mtls, (), {"ca.crt": authority, "client.cert": client, "client.key": key}),
+                    # A loopback registry without TLS is spoken to over http, unless https was asked for.
+                    ("loopback", http, ()), ("loopback by name", dict(http, host="localhost"), ())] + [
+                    (host, {"host": host}, ca) for host in ("127.0.0.1", "REG.Test", "[::1]", "localhost")]] + [
+                ("loopback, https", 1, http, ca + ("-s", "https"), "does not speak TLS.*--scheme http"),
+                ("no loopback", 1, dict(http, host="reg.test"), (), "does not speak TLS.*--scheme http"),
                 ("asked in plain http", FAILED, {}, ("-s", "http"), ""),
+                ("unknown CA", 1, {}, (), "certificate.*--cacert"), ("expired", 1, expired, ca, date + ".*--insecure"),
+                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
+                ("another host", 1, elsewhere, ca, "another name.*--insecure"),
+                ("no certificate of ours", 1, mtls, ca, "--cert"),
+                ("certs.d, no key", 2, mtls, (), "client.key cannot be used", {"client.cert": client}),
                 ("CA file missing", 2, {}, ("-x", none), path(none)),
                 ("CA file rubbish", 2, {}, ("-x", rubbish), path(rubbish)),
                 ("CA a directory", 2, {}, ("-x", self.dir), path(self.dir) + ".*must be a file"),
                 ("certificate missing", 2, {}, ca + ("--cert", none, "--key", pem("client.key")), path(none)),
-                ("key missing", 2, {}, client + (none,), path(none)),
-                ("key rubbish", 2, {}, client + (rubbish,), "client.pem"),
-                ("key of another", 2, {}, client + (pem("server.key"),), "client.pem.*belong together"),
-                ("key locked, no terminal", 2, {}, client + (pem("locked.key"),), "pass phrase")]):
+                ("key missing", 2, {}, ours + (none,), path(none)),
+                ("key rubbish", 2, {}, ours + (rubbish,), "client.pem"),
+                ("key of another", 2, {}, ours + (pem("server.key"),), "client.pem.*belong together"),
+                ("key locked, no terminal", 2, {}, ours + (pem("locked.key"),), "pass phrase")]):
             with self.subTest(name):
-                server = self.serve(**dict({"tls": self.pems()}, **server))
-                run = self.run_main("--retries", "0", *(options + (server.host + "/app:v1", self.tar)))
-                self.fails(run, words, code=code)
-                self.assertEqual(self.left(), [])
-
-    def test_loopback(self):
-        """A loopback registry without TLS is spoken to over http, unless https was asked for; others are not."""
-        server = self.serve(INDEX)
-        self.hosts["reg.test"] = server
-        for host, options, code in selected([
-                (server.host, (), 0), ("localhost:%d" % server.port, (), 0), (server.host, ("-s", "https"), 1),
-                ("https://" + server.host, (), 1), ("reg.test:%d" % server.port, (), 1)]):
-            with self.subTest(host, options=options):
-                run = self.run_main("--retries", "0", *(options + (host + "/app:v1", self.path("x.tar"))))
+                settings = dict({"tls": self.pems(), "host": "127.0.0.1"}, **server)
+                host, server = settings.pop("host"), self.serve(**settings)
+                self.hosts = {host.lower().strip("[]"): server}
+                host, environment = "%s:%d" % (host, server.port), {}
+                for file, content in more[0].items() if more else ():
+                    if isinstance(content, bytes):
+                        self.write("certs.d/%s/%s" % (host, file), content)
+                    else:
+                        environment[file] = content
+                with mock.patch.dict(os.environ, environment):
+                    run = self.run_main("--retries", "0", "--force", *options, host + "/app:v1", self.tar)
                 if code:
-                    self.fails(run, "does not speak TLS.*--scheme http", code=code)
+                    self.fails(run, words, code=code)
+                    self.assertEqual(self.left(), [])
                 else:
-                    self.assertEqual(run.code, 0, run.err)
-                    os.remove(self.path("x.tar"))
-
-    def test_without_ipv6(self):
-        """A kernel without IPv6, and a name that has such an address first."""
-        server, create = self.serve(), socket.socket
-
-        def without(family=-1, *rest, **named):
-            if family == socket.AF_INET6:
-                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-            return create(family, *rest, **named)
-
-        def both(host, port, *rest, **named):
-            return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
-                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-        with mock.patch("socket.getaddrinfo", both), mock.patch("socket.socket", without):
-            self.pull(server)
+                    self.assertEqual((run.code, "not verified" in run.err), (0, "insecure" in name), run.err)
+                    self.assertEqual(server.requests[-1].headers["Host"].lower(), host.lower())
 
     def test_private_authorities(self):
         """Python 3.13 and later refuse CAs without a key usage; docker, curl and older Pythons take them."""
@@ -2488,31 +2333,18 @@ class TestTLS(Case):
         self.assertFalse(context.verify_flags & ssl.VERIFY_X509_STRICT)
         self.assertEqual((context.check_hostname, context.verify_mode), (True, ssl.CERT_REQUIRED))
 
-    def test_stores(self):
-        """Stores on many hosts share a TLS context, which holds all of the system's CAs. They are not shown --cert."""
+    def test_store(self):
+        """A store is reached by the same CA, and not shown --cert."""
         options = [word for name in ("ca", "cert", "key") for word in (
             "--" + name, self.pem({"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}[name]))]
         for client_ca in (None, self.pem("ca.pem")):
             store = self.serve(tls=self.pems(), client_ca=client_ca)
-            self.hosts.update({"reg.test": store, "store.test": store})
-            faults = [("layer", redirect(307, "https://%s:%d{path}" % (host, store.port)), 1) for host in self.hosts]
-            server = self.serve(tls=self.pems(), client_ca=client_ca, faults=faults)
-            with mock.patch.object(imgpull, "tls_context", wraps=imgpull.tls_context) as make:
-                run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
+            self.hosts["store.test"] = store
+            server = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"), faults=[
+                ("layer", redirect(307, "https://store.test:%d{path}" % store.port), ALWAYS)])
+            run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
             if client_ca:
-                self.fails(run, "(reg|store).test")
-            else:
-                self.assertEqual((make.call_count, len(store.requests)), (2, 2))    # the registry's, and the stores'
-
-    def test_hostnames(self):
-        """Verified by name, whatever its case; IPv6 in brackets."""
-        server = self.serve(tls=self.pems())
-        self.hosts.update({"localhost": server, "reg.test": server, "::1": server})
-        for host in ("reg.test", "REG.Test", "[::1]", "localhost"):
-            with self.subTest(host):
-                run = self.run_main("--cacert", self.pem("ca.pem"), "%s:%d/app:v1" % (host, server.port), self.tar)
-                self.assertEqual(run.code, 0, run.err)
-                self.assertEqual(server.requests[-1].headers["Host"].lower(), "%s:%d" % (host.lower(), server.port))
+                self.fails(run, "store.test")
 
 
 class TestMirrors(Case):
