@@ -2296,7 +2296,7 @@ class TestTLS(Case):
                 ("no loopback", 1, dict(http, host="reg.test"), (), "does not speak TLS.*--scheme http"),
                 ("asked in plain http", FAILED, {}, ("-s", "http"), ""),
                 ("unknown CA", 1, {}, (), "certificate.*--cacert"), ("expired", 1, expired, ca, date + ".*--insecure"),
-                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
+                ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*right CA.*--cacert"),
                 ("another host", 1, elsewhere, ca, "another name.*--insecure"),
                 ("no certificate of ours", 1, mtls, ca, "--cert"),
                 ("certs.d, no key", 2, mtls, (), "client.key cannot be used", {"client.cert": client}),
