@@ -2216,6 +2216,8 @@ class Registry:
     def answer(self, origin, challenge, steps):
         """Answer a challenge, and return True if that gives a header to try."""
         credential = self.credential() if origin == self.origin else NOBODY
+        if not any(credential[:4]):
+            credential = NOBODY
         before = self.headers.get(origin)
         if credential.token and challenge.keys() & {"bearer", "basic"}:
             # An ECR token is base64 of AWS:password already.
@@ -2238,7 +2240,8 @@ class Registry:
             except ImgpullError as error:
                 # A stale "docker login" must not break the pull of a public image.
                 if credential.source and isinstance(error, (NoAccess, Refused)):
-                    self.stored = NOBODY
+                    # Its source stays, for the error of a private one.
+                    self.stored = NOBODY._replace(source=credential.source)
                     text = (
                         f"{credential.source}: the token server refuses the login for {origin.host}"
                     )
