@@ -1208,7 +1208,10 @@ def is_loopback(host):
 
 
 def usable_proxy(origin, environ):
-    """Return the URL of the proxy for an Origin, or None. Raises UsageError if it is malformed."""
+    """Return the URL of the proxy for an Origin, its scheme in lower case, or None.
+
+    Raises UsageError if it is malformed.
+    """
 
     def variable(name):
         return (environ.get(name) or environ.get(name.upper()) or "").strip()
@@ -1219,7 +1222,8 @@ def usable_proxy(origin, environ):
     # To a proxy, "localhost" is its own host. Go's tools do not ask it for loopback either.
     if not proxy or is_loopback(host) or any(covers(each, host, origin.port) for each in entries):
         return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    scheme, is_url, rest = proxy.partition("://")
+    proxy = f"{scheme.lower()}://{rest}" if is_url else f"http://{proxy}"
     with contextlib.suppress(ImgpullError):
         # An @ in the rest means a password that urlsplit would cut at a /.
         form = "[^/]*//([^/?#]*@)?[^/?#@]+/?"
@@ -1230,11 +1234,6 @@ def usable_proxy(origin, environ):
         "http://HOST:PORT (or socks5:// or socks5h://), or have USER:PASSWORD@ before HOST, with "
         "special characters in the password as %40 and the like"
     )
-
-
-def is_socks(proxy):
-    """Return True if a proxy speaks SOCKS, not HTTP."""
-    return proxy.lower().startswith("socks")
 
 
 def sized(text):
@@ -1697,7 +1696,7 @@ class Transport:
         target = quote(f"{parts.path or '/'}{query}", safe="/?%:@!$&'()*+,;=~-._[]")
         headers = dict(headers, **{"User-Agent": f"imgpull/{__version__}"})
         proxy = usable_proxy(origin, os.environ)
-        if proxy and origin.scheme == "http" and not is_socks(proxy):
+        if proxy and origin.scheme == "http" and not proxy.startswith("socks"):
             target = f"http://{origin}{target}"
             headers.update(proxy_authorization(proxy))
         while True:
@@ -1767,7 +1766,7 @@ class Transport:
         """Return a new connection to an origin, through a proxy if there is one. Not yet open."""
         import http.client
 
-        is_http_proxy = proxy and not is_socks(proxy)
+        is_http_proxy = proxy and not proxy.startswith("socks")
         host, port = (origin_of(proxy, PROXY_PORTS) if is_http_proxy else origin)[1:]
         timeout = self.settings.timeout
         if origin.scheme == "http":
@@ -1948,7 +1947,9 @@ def answer_error(response, what, advice, own=True):
     elif status in (401, 403, 407):
         error = NoAccess(f"{text}; no access: {advice}")
     else:
-        error = Refused(text)
+        more = "; leave out http:// or --scheme http" * ("HTTPS" in said)
+        more += "; it requires a client certificate: --cert" * ("SSL cert" in said)
+        error = Refused(text + more)
     error.status = status
     return error
 
@@ -2105,10 +2106,6 @@ class Registry:
                         if position > start:
                             start = position
                             yield view[:count]
-                    if start == size and response.left is None:
-                        with contextlib.suppress(Temporary):  # if the connection breaks, it may end
-                            if response.readinto(view[:1]):
-                                raise Damaged(f"{what}: {response.origin} sends too much")
             except (RangeRefused, Temporary) as failure:
                 # Some servers refuse ranges with an error that may also pass. Twice, it does not.
                 before, last = last, (failure.status, start)
