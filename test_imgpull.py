@@ -993,8 +993,7 @@ class TestChallenges(unittest.TestCase):
          "ntlm", {}, "digest", dict(realm="d", qop="auth, auth-int"), "bearer", dict(realm="b")),
         ('Bearer realm="Basic realm=x, Bearer realm=y"', "bearer", dict(realm="Basic realm=x, Bearer realm=y"))]
     NASTY = ['Bearer realm="never closed', 'Bearer realm=', '=', '"', 'Bearer "x"', 'Bearer ,=,"', "\\" * 50,
-             'a="' * 200, "Bearer " * 5000, 'Bearer realm="' + "\\" * 20000, " ," * 20000, "a" * 50000,
-             "Bearer " + "a=" * 20000]
+             "Bearer " * 5000, 'Bearer realm="' + "\\" * 20000, " ," * 20000, "a" * 50000, "Bearer " + "a=" * 20000]
 
     def test_table(self):
         for value, *expected in selected(self.TABLE):
@@ -1471,13 +1470,6 @@ class TestFaults(Case):
                 self.assertLessEqual(server.kinds().count(kind), 2)
                 self.assertEqual((self.left(), clock.waits), ([], []))
 
-    def test_connections_are_kept(self):
-        """One connection a worker, not one a request."""
-        server = self.serve(make_image(*[b"layer %d" % number for number in range(20)]))
-        with mock.patch.object(server, "process_request", wraps=server.process_request) as opened:
-            self.pull(server, "--jobs", "2")
-        self.assertLessEqual(opened.call_count, 3)
-
 
 # --- what a pull refuses ---------------------------------------------------------------------------------------------
 
@@ -1922,7 +1914,8 @@ LADDER = [  # who we are, what the registry answers to which requests; unless al
     (STORED, "tag - 404, v2 - 401A, all user"), (STORED, "tag - 404, v2 - 401B, token user t1, tag t1 404", 3, "404"),
     (STORED, "tag - 404, v2 - ok", 3, "404"), (None, "tag - 404, v2 - ok?", 3, "404"),
     (None, "tag - 403, v2 - ok?", 3, "403"), (None, "tag - 403, v2 - 401B?, token - t1?, tag t1 403?", 3, "403"),
-    (USER, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"),
+    (USER, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (USER, "tag - 400", 1, "400"),
+    (STORED, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (STORED, "tag - 401, v2 - 401", 3, "401"),
     (STORED, "tag - 403, v2 - 403", 3, "403"), (STORED, "tag - 404, v2 - 404", 3, "404"),
     # a stored login that is stale; what was given is never dropped
     (STORED, "tag - 401B, token user 401, token - t2, all t2", 0, STALE),
@@ -1966,18 +1959,6 @@ class TestLadder(Case):
                 self.assertEqual(("warning" in self.said.err, clock.waits), (STALE in words, []))
                 self.clean()
 
-    def test_no_wait_for_ever(self):
-        """A registry that refuses whatever it is asked: eight requests at most."""
-        for who, status, challenge in [(who, status, challenge) for who in (None, STORED, USER)
-                                       for status in (400, 401, 403) for challenge in (BEARER, "")]:
-            with self.subTest(who=who, status=status, challenge=challenge), Clock().running() as clock:
-                server = self.serve(challenges=[BEARER])
-                asks = challenge.format(url=server.url) or None
-                server.faults = [Fault("tag", says(status, WWW_Authenticate=asks), ALWAYS)]
-                self.write(DOCKER_CONFIG, {"auths": {server.host: who} if who is STORED else {}})
-                self.pull(server, *(who if who is USER else ()), expect=1 if status == 400 else 3)
-                self.assertEqual((clock.waits, server.requests[8:]), ([], []))
-
     def test_quota(self):
         """A manifest is not fetched where a local archive has it; then its tag costs a HEAD, which is free."""
         head, both, every, held = ["HEAD tag"], ["HEAD tag", "GET tag"], ("--platform", "all"), self.path("held.tar")
@@ -2011,32 +1992,27 @@ class TestLadder(Case):
                 self.assertEqual(imgpull.list_archive(self.tar)[0].digest, IMAGE.digest)
 
 
-Product = namedtuple("Product", "name challenge answer user status told")
-ERROR, TOKEN_ONLY = '{"errors": [{"code": "UNAUTHORIZED", "message": "%s"}]}', '{"token": "%s"}'
+Product = namedtuple("Product", "name challenge answer user")
 
 
 class TestProducts(Case):
     """The token dance of each product, from its public documentation: the challenge, the token server's answer (None:
-    there is none), a user as people have there, and what it says of a wrong password."""
+    there is none), a user as people have there."""
     PRODUCTS = [Product(*row) for row in [
         ("Docker Hub", 'Bearer realm="{url}/token",service="registry.docker.io",scope="repository:app:pull"',
-         '{"token": "%s", "access_token": "%s", "expires_in": 300, "issued_at": "2024-12-14T00:00:00Z"}',
-         "user:dckr_pat_1", 401, '{"details": "incorrect username or password"}'),
-        ("Amazon ECR Public", 'Bearer realm="{url}/token/",service="public.ecr.aws",scope="aws"', TOKEN_ONLY,
-         "AWS:pass", 400, '{"message": "Not Authorized"}'),
-        ("Amazon ECR", 'Basic realm="{url}/",service="ecr.amazonaws.com"', None,
-         "AWS:eyJwYXls", 401, ERROR % "Your Authorization Token is invalid."),
+         '{"token": "%s", "access_token": "%s", "expires_in": 300, "issued_at": "2024-12-14T00:00:00Z"}', "u:dckr_pat"),
+        ("ECR Public", 'Bearer realm="{url}/token/",service="public.ecr.aws",scope="aws"',
+         '{"token": "%s"}', "AWS:pass"), ("ECR", 'Basic realm="{url}/",service="ecr.amazonaws.com"', None, "AWS:eyJw"),
         ("Azure", 'Bearer realm="{url}/oauth2/token",service="fake.azurecr.io",scope="repository:app:pull"',
-         '{"access_token": "%s"}', "app-id:secret", 401, ERROR % "authentication required"),
-        ("Google", 'Bearer realm="{url}/v2/token",service="gcr.io"', TOKEN_ONLY,
-         '_json_key:{"type": "service_account"}', 401, ERROR % "Not Authorized."),
+         '{"access_token": "%s"}', "app-id:secret"), ("Google", 'Bearer realm="{url}/v2/token",service="gcr.io"',
+         '{"token": "%s"}', '_json_key:{"type": "service_account"}'),
         ("Harbor", 'Bearer realm="{url}/service/token",service="harbor-registry",scope="repository:app:pull"',
-         '{"token": "%s", "access_token": "", "expires_in": 1800}', "robot$pull:secret", 403, ERROR % "unauthorized"),
-        ("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, "user:pass", 401, ERROR % "not authorized"),
+         '{"token": "%s", "access_token": "", "expires_in": 1800}', "robot$pull:secret"),
+        ("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, "user:pass"),
         ("Nexus with tokens", 'Bearer realm="{url}/v2/token",service="{url}/v2/token"',
-         '{"token": "DockerToken.%s", "expires_in": 0}', "user:pass", 401, "{}"),
-        ("Quay", 'Bearer realm="{url}/v2/auth",service="quay.io",scope="repository:app:pull"', TOKEN_ONLY,
-         "team+robot:KEY", 401, '{"error": "Could not find robot with specified username"}')]]
+         '{"token": "DockerToken.%s", "expires_in": 0}', "user:pass"),
+        ("Quay", 'Bearer realm="{url}/v2/auth",service="quay.io",scope="repository:app:pull"',
+         '{"token": "%s"}', "team+robot:KEY")]]
 
     def test_products(self):
         for product, user in [(one, user) for one in selected(self.PRODUCTS) for user in ("", one.user)]:
@@ -2053,18 +2029,6 @@ class TestProducts(Case):
                                  [(query, basic(*pair) if user else None)] * bool(product.answer))
                 if expect == 0:   # the 401, the token, and then nothing but what a public image takes
                     self.assertEqual(len(server.requests), 7 if product.answer else 6)
-
-    def test_wrong_password(self):
-        for product in selected(self.PRODUCTS):
-            with self.subTest(product.name):
-                server = self.serve(challenges=[product.challenge])
-                server.faults = [Fault("token" if product.answer else "tag", says(
-                    product.status, product.told.encode(),
-                    WWW_Authenticate=product.challenge.format(url=server.url)), ALWAYS)]
-                message, = re.findall('"(?:message|details|error)": "(.*?)"', product.told) or [str(product.status)]
-                run = self.pull(server, "-u", "user", "-p", "hunter2hunter2", expect=FAILED)
-                self.fails(run, re.escape(message), code=FAILED)
-                self.assertNotIn("hunter2", run.err)
 
 
 class TestSecrets(Case):
@@ -3029,17 +2993,13 @@ class TestTime(Case):
 
     def test_a_byte_now_and_then(self):
         """A peer that drips for ever is given up: headers, manifests, tokens, layers."""
-        def drip(with_head):
-            def fault(wire, request, answer):
-                if not with_head:
-                    wire.send_head(answer)
-                for byte in (answer.head() if with_head else b"") + answer.body:
-                    wire.wfile.write(bytes([byte]))
-                    wire.server.closing.wait(0.02)
-            return fault
-        for kind, with_head in selected([("tag", True), ("tag", False), ("token", False), ("layer", False)]):
-            with self.subTest(kind, with_head=with_head), mock.patch.object(imgpull, "SLOW_SECONDS", 0.2):
-                server = self.serve(challenges=[BEARER], faults=[(kind, drip(with_head), ALWAYS)])
+        def head(wire, request, answer):
+            for byte in answer.head():
+                wire.wfile.write(bytes([byte]))
+                wire.server.closing.wait(0.02)
+        for kind, fault in selected([("tag", head)] + [(kind, slow(1000, 0.02)) for kind in ("tag", "token", "layer")]):
+            with self.subTest(kind, fault=fault), mock.patch.object(imgpull, "SLOW_SECONDS", 0.2):
+                server = self.serve(make_image(b"x" * 500), challenges=[BEARER], faults=[(kind, fault, ALWAYS)])
                 run = self.pull(server, "--retries", "0", "--timeout", "0.4", expect=4)
                 self.fails(run, "sent only .* in 0.8 s", code=4)
                 server.close()
@@ -3052,21 +3012,14 @@ class TestTime(Case):
             self.fails(self.run_main("--retries", "0", "reg.test/app", self.tar), code=FAILED)
 
     def test_contexts_and_connections(self):
-        """Layers on many hosts: one TLS context for all, and few connections kept."""
-        server = self.serve(make_image(*[b"layer %d" % number for number in range(40)]), tls=self.pems())
-        stores = [self.serve(image=None, tls=self.pems()) for _ in range(10)]
-        for store in stores:
-            store.blobs = server.blobs
-        places, kept, release = iter(stores * 4), [], imgpull.Transport.release
-        server.faults = [Fault("layer", lambda *asked: redirect(307, next(places).url + "{path}")(*asked), ALWAYS)]
-
-        def counted(transport, *arguments):
-            release(transport, *arguments)
-            kept.append(len(transport.idle))
-        with mock.patch("ssl.create_default_context", wraps=ssl.create_default_context) as create, \
-                mock.patch.object(imgpull.Transport, "release", counted):
-            self.pull(server, "--cacert", os.path.join(self.pems(), "ca.pem"), "--jobs", "3")
-        self.assertEqual((create.call_count, max(kept) <= 6), (1, True), max(kept))
+        """Two hosts, of which one has twenty layers: one TLS context for both; a connection a worker, not a request."""
+        ca, store = os.path.join(self.pems(), "ca.pem"), self.serve(image=None, tls=self.pems())
+        server = self.serve(make_image(*[b"layer %d" % number for number in range(20)]), tls=self.pems(), store=store)
+        store.blobs = server.blobs
+        with mock.patch("ssl.create_default_context", wraps=ssl.create_default_context) as made, \
+                mock.patch.object(store, "process_request", wraps=store.process_request) as opened:
+            self.pull(server, "--cacert", ca, "--jobs", "3")
+        self.assertEqual((made.call_count, opened.call_count <= 4), (1, True), opened.call_count)
 
     def test_tokens_for_two_requests(self):
         """A registry whose tokens last for two requests, and six workers that share one."""
