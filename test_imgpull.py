@@ -4430,8 +4430,8 @@ def claiming(image, size):
 
 
 class Bundles(Case):
-    def bundle(self, *argv, code=0, stdin="", tar=None):
-        run = self.run_main("-s", "http", *argv + (tar or self.tar,), stdin=stdin)
+    def bundle(self, *argv, code=0, tar=None):
+        run = self.run_main("-s", "http", *argv + (tar or self.tar,))
         self.assertEqual(run.code, code, run.err)
         self.assertNotRegex(run.err, "Traceback|internal error")
         return run
@@ -4509,10 +4509,9 @@ class TestLists(Bundles):
                 (twice, {"docker.io/library/x:%d" % number: "docker.io/library/x:%d" % number for number in (1, 2)})]):
             with self.subTest(argv):
                 self.bundle(*argv + ["--force"])
-                entries = json.loads(members(read(self.tar))["index.json"].decode())["manifests"]
-                got = [entry["annotations"] for entry in entries]
-                self.assertEqual({each["io.containerd.image.name"]: each.get("org.opencontainers.image.ref.name")
-                                  for each in got}, expected)
+                index = json.loads(members(read(self.tar))["index.json"].decode())
+                self.assertEqual({note["io.containerd.image.name"]: note.get("org.opencontainers.image.ref.name")
+                                  for note in (entry["annotations"] for entry in index["manifests"])}, expected)
                 self.assertEqual([image.ref_name or None for image in imgpull.list_archive(self.tar)],
                                  [expected[name] for name in self.names()])
         listed = self.write("images.txt", "%s x:1\n%s x:1\n" % (b, c))
@@ -4521,11 +4520,8 @@ class TestLists(Bundles):
     def test_looked_up_at_once(self):
         """Twelve references, six at a time: the server answers none before it has been asked for six."""
         six = threading.Barrier(6, timeout=20)
-
-        def together(wire, request, answer):
-            six.wait()
-            wire.send(answer)
-        server = self.serve(INDEX, faults=[("tag", together, ALWAYS)])
+        server = self.serve(INDEX, faults=[
+            ("tag", lambda wire, request, answer: (six.wait(), wire.send(answer)), ALWAYS)])
         self.bundle(*[server.add("app%d" % number, "v1", INDEX) for number in range(12)])
         self.assertEqual(len(self.names()), 12)
 
@@ -4617,19 +4613,19 @@ class TestDryRun(Bundles):
     def test_nothing_is_written(self):
         """What would be fetched, and from where the rest comes; no layer is asked for, no file touched."""
         server, app, b = self.two()
-        paths = {name: self.path(name + ".tar") for name in ("kept", "held", "new")}
-        self.bundle(b, tar=paths["kept"])
-        self.bundle(app, tar=paths["held"])
+        places = {name: self.path(name + ".tar") for name in ("kept", "held", "new")}
+        self.bundle(b, tar=places["kept"])
+        self.bundle(app, tar=places["held"])
         v6, amd64 = size_of(ARMV6), size_of(IMAGE)
         for argv, present, omitted in selected([
                 ("{app} {b} {new}", 0, 0), ("--reuse {kept} {app} {b} {new}", v6, 0), ("{app} {b} {held}", amd64, 0),
                 ("--base {kept} {app} {b} {new}", 0, v6), ("{app} {held}", amd64, 0), ("{b} {held}", 0, 0)]):
             with self.subTest(argv):
                 del server.requests[:]
-                words = argv.format(app=app, b=b, **paths).split()
+                words = ["-s", "http", "--dry-run"] + argv.format(app=app, b=b, **places).split()
                 images = [image for image in ((app, IMAGE, "amd64"), (b, ARMV6, "arm/v6")) if image[0] in words]
                 before = [(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)]
-                run, plain = [self.run_main("-s", "http", "--dry-run", *more + words) for more in (["--json"], [])]
+                plain, run = self.run_main(*words), self.run_main("--json", *words)
                 self.assertEqual([(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)], before)
                 self.assertEqual((run.code, plain.code, "layer" in server.kinds()), (0, 0, False), plain.err)
                 self.assertEqual("held.tar, which held " + app in plain.err, argv == "{b} {held}")
@@ -4637,13 +4633,10 @@ class TestDryRun(Bundles):
                 self.assertEqual([report[key] for key in ("dry_run", "present", "omitted", "unchanged")],
                                  [True, present, omitted, argv == "{app} {held}"])
                 self.assertEqual([each["name"] for each in report["images"]], [name for name, _, _ in images])
-                self.assertGreater(report["free"], 0)
-                *lines, total = plain.out.decode().splitlines()
-                self.assertRegex(total, r": %d images?, .*%s of it already here, %s left out, .*B free$" % (
-                    len(images), imgpull.human(present), imgpull.human(omitted)))
-                for line, (name, image, machine) in zip(lines, images):
-                    self.assertRegex(line, "^%s %s linux/%s .*, %d layers?, .* already here" % (
-                        name, image.digest, machine, len(image.layers)))
+                self.assertRegex(plain.out.decode(), "".join("%s %s linux/%s .*, %d layers?, .* already here.*\n" % (
+                    name, image.digest, machine, len(image.layers)) for name, image, machine in images) + (
+                    r"\S+: %d images?, .*, %s of it already here, %s left out, .* [kMGT]B free\n$" % (
+                        len(images), imgpull.human(present), imgpull.human(omitted))))
         run = self.run_main("-s", "http", "--dry-run", app, b, "-")
         self.assertEqual((run.out, "stdout: 2 images" in run.err), (b"", True), run.err)
 
@@ -4682,13 +4675,11 @@ class TestWhatIsThere(Bundles):
         self.assertEqual(imgpull.verify_archive(self.tar), [])
         if POSIX:
             self.assertEqual(os.stat(self.tar).st_mode & 0o777, 0o640)
-        self.pull(server, name="app:v2", fresh=False)
-        self.assertNotIn("replaces", self.said.err + self.said.out.decode())
-        name, again = server.host + "/app:v1", []
-        for _ in range(2):
-            report = json.loads(self.run_main("-s", "http", "--json", name, self.tar).out.decode())
-            again.append((report["replaced"], report["unchanged"]))
-        self.assertEqual(again, [([server.host + "/app:v2"], False), ([], True)])
+        for tag, replaced, is_same in ("v2", [], True), ("v1", [server.host + "/app:v2"], False):
+            run = self.run_main("-s", "http", "--json", "%s/app:%s" % (server.host, tag), self.tar)
+            report = json.loads(run.out.decode())
+            self.assertEqual((report["replaced"], report["unchanged"]), (replaced, is_same))
+            self.assertEqual("replaces" in run.err, bool(replaced))
 
     def test_not_an_archive(self):
         """Something else is not overwritten without --force; an empty file is; a base never."""
@@ -4730,19 +4721,8 @@ class TestWhatIsThere(Bundles):
 # --- the terminal ----------------------------------------------------------------------------------------------------
 
 def rows(output):
-    """What a terminal shows after this output, line by line: carriage returns, erasures and colours obeyed."""
-    lines, column = [""], 0
-    for part in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|\r|\n|[^\r\n\x1b]+", output):
-        if part == "\n":
-            lines.append("")
-        if part in "\r\n":
-            column = 0
-        elif part == "\x1b[K":
-            lines[-1] = lines[-1][:column]
-        elif not part.startswith("\x1b"):
-            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part):]
-            column += len(part)
-    return lines
+    """What a terminal shows after this output, line by line: what was erased from the first column on is gone."""
+    return re.sub(r"[^\n]*\r\x1b\[K", "", output).split("\n")
 
 
 @unittest.skipUnless(POSIX, "pseudo-terminals are POSIX")
@@ -4901,27 +4881,22 @@ class TestCommandLine(Case):
         ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", "imgpull alpine /tmp/x.tar"),
         ("--no-such-option=hunter2 {to}", "unknown option --no-such-option: imgpull --help"), ("-p pw {to}", "--user"),
         ("--platform linux/amd64 --platform linux/arm64 {to}", "--platform is given twice"), ("-n= {to}", "is empty"),
-        ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-z {to}", "gzip"),
-        ("https://hub.docker.com/_/{to}", "hub.docker.com/_/alpine' is not an image"), ("Alpine x.tar", "lower.case"),
+        ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-m x a", "list or image"),
         ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("alpine:3:20 x.tar", "':'"),
         ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("-i=true {to}", "takes no value"),
-        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("--proxy p {to}", "https_proxy"),
-        ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--jobs 0 {to}", "more than 0"),
-        ("copy docker://alpine docker-archive:x.tar", "imgpull alpine x.tar"), ("--format oci {to}", "one format"),
-        ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("-m tree alpine", "list or image"),
+        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("--jobs 0 {to}", "more than 0"),
+        ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--format oci {to}", "one format"),
+        ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("Alpine x.tar", "lower.case"),
         ("--verify --base a.tar d.tar", "--verify: expected one argument"), ("--json alpine -", "standard output"),
-        ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-ls x.tar", "did you mean --list-tar"),
         ("jo:hunter2@host.example/app x.tar", "not an image reference"), ("--cert c.pem {to}", "--cert and --key"),
+        ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-s ftp {to}", "takes http or https"),
         ("alpine busybox:1", "'busybox:1' looks like an image.*last"), ("--all-platforms {to}", "--platform all"),
         ("--src-tls-verify=false {to}", "--insecure .*--scheme http"), ("--name a b c x.tar", "--name is for one"),
         ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("--jobs none {to}", "--jobs: invalid int"),
-        ("--list-tar x.tar --verify x.tar", "either --list-tar, or"), ("-m image --platform all a", "one platform"),
         ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("-u jo -t t0ken {to}", "either --token, or"),
         ("--override-arch arm64 {to}", "did you mean --platform"), ("verify x.tar", "did you mean --verify x.tar"),
         ("", "no image given: imgpull alpine alpine.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD"),
-        ("-s ftp a x.tar", "--scheme takes http or https"), ("--timeout inf {to}", "out of range"),
-        ("{to} --name", "--name: expected one argument"), ("docker://{to}", "docker://"),
-        ("help", "did you mean --help")]
+        ("{to} --name", "--name: expected one argument"), ("--timeout inf {to}", "out of range")]
 
     def test_mistakes(self):
         for typed, words in selected(self.MISTAKES):
@@ -4960,14 +4935,14 @@ class TestCommandLine(Case):
         """--option value, --option=value, -ovalue and -o=value mean the same; what is no secret is shown whole."""
         def parsed(form):
             return json.loads(self.run_main("--parsed", *(form.split() + ["alpine", "d@ir/x.tar"])).out.decode())
-        for forms in [("--platform linux/arm64", "--platform=linux/arm64"), ("-t tok", "-ttok", "-t=tok"),
-                      ("-o linux -a arm64", "-olinux -aarm64", "-o=linux -a=arm64", "--os linux --arch=arm64"),
-                      ("-u jo -p pw", "-ujo -ppw", "-u=jo -p=pw", "-u jo:pw"), ("-c c -k k", "-cc -kk", "-c=c -k=k"),
-                      ("-n quay.io", "-nquay.io", "-n=quay.io", "--ns quay.io"), ("-j 3", "-j3", "-j=3", "--jobs=3"),
-                      ("-x ca", "-xca", "-x=ca", "--cacert ca", "--ca ca", "--ca=ca"), ("-i", "--insecure"),
-                      ("-s http", "-shttp", "--scheme=http"), ("-u jo -p=-secret", "-u jo --password=-secret"),
-                      ("-q", "--quiet")]:
-            with self.subTest(forms):
+        for row in selected([
+                "--platform linux/arm64|--platform=linux/arm64", "-t tok|-ttok|-t=tok", "-j 3|-j3|-j=3|--jobs=3",
+                "-o linux -a arm64|-olinux -aarm64|-o=linux -a=arm64|--os linux --arch=arm64", "-q|--quiet",
+                "-u jo -p pw|-ujo -ppw|-u=jo -p=pw|-u jo:pw", "-u jo -p=-pw|-u jo --password=-pw", "-i|--insecure",
+                "-n quay.io|-nquay.io|-n=quay.io|--ns quay.io", "-c c -k k|-cc -kk|-c=c --key=k",
+                "-x ca|-xca|-x=ca|--cacert ca|--ca ca|--ca=ca", "-s http|-shttp|-s=http|--scheme=http"]):
+            forms = row.split("|")
+            with self.subTest(row):
                 self.assertEqual([parsed(form) for form in forms], [parsed(forms[0])] * len(forms))
                 self.assertNotEqual(parsed(forms[0]), parsed(""))
         self.assertEqual(parsed("-u jo:hunter2")["tar"], "d@ir/x.tar")
