@@ -4454,12 +4454,10 @@ class TestLists(Bundles):
         (b"\xef\xbb\xbfalpine\n", ["docker.io/library/alpine:latest"]),
         (b"http://localhost:5000/app:1 team/app:2\n", ["http localhost:5000/app:1 docker.io/team/app:2"]),
         (b"alpine:3 team/alpine\n", ["docker.io/library/alpine:3 docker.io/team/alpine:3"]),        # takes the tag
-        (b"a/c@sha256:%s a/b\n" % (b"0" * 64), ["docker.io/a/c@sha256:%s docker.io/a/b:latest" % ("0" * 64)]),
         (b"alpine x:1 y:2\n", ["line 1: more than two words"]), (b"alpine Bad/Name\n", ["line 1: .*lower-case"]),
         (b"alpine\nUPPER\n\ndocker://x\n", ["line 2: .*lower-case", "line 4: .*leave out"]),
         (b"", ["lists no image"]), (b"# nothing\n", ["lists no image"]), (b"alpine\0\n", ["not a list of images"]),
-        (b"\xff\xfea\0", ["not a list of images"]), (b"\xff\xfe", ["line 1"]), (b"alpine\n" * 800000, ["4 MiB"]),
-        (b":" * 600000, ["line 1: .*more than 1024"]), (b"a " * 300000, ["line 1: more than two words"])] + [
+        (b"\xff\xfe", ["line 1"]), (b":" * 600000, ["line 1: .*more than 1024"]), (b"alpine\n" * 800000, ["4 MiB"])] + [
         # What editors show as one line, or as two: it hides no image behind a comment, and adds no name.
         (row % end.encode(), expected) for end in ("\u2028", "\u2029", "\v", "\f", "\x85", "\x1c", "\r")
         for row, expected in ((b"a/b # %sevil\n", ["docker.io/a/b:latest"]), (b"x\na/b%sevil\n", ["line 2: "]))]
@@ -4493,8 +4491,7 @@ class TestLists(Bundles):
         self.assertEqual(len(imgpull.list_archive(self.write("image.tar", done.stdout))), 3)
         run = self.run_main("--from", self.write("bad.txt", "UPPER\nalpine\nx:y:z\n"), self.path("x.tar"))
         self.assertEqual((run.code, len(re.findall("error: .*bad.txt, line [13]: ", run.err))), (2, 2), run.err)
-        for path, words in ("none", "cannot be read: No such file"), (".", "cannot be read: Is a dir"):
-            self.fails(self.run_main("--from", self.path(path), self.tar), words, code=2)
+        self.fails(self.run_main("--from", self.dir, self.tar), "cannot be read: Is a directory", code=2)
 
     def test_names(self):
         """The names that images get in the archive, and for skopeo and podman: the tag, the full name in a bundle."""
@@ -4520,8 +4517,7 @@ class TestLists(Bundles):
     def test_looked_up_at_once(self):
         """Twelve references, six at a time: the server answers none before it has been asked for six."""
         six = threading.Barrier(6, timeout=20)
-        server = self.serve(INDEX, faults=[
-            ("tag", lambda wire, request, answer: (six.wait(), wire.send(answer)), ALWAYS)])
+        server = self.serve(INDEX, faults=[("tag", lambda wire, _, answer: (six.wait(), wire.send(answer)), ALWAYS)])
         self.bundle(*[server.add("app%d" % number, "v1", INDEX) for number in range(12)])
         self.assertEqual(len(self.names()), 12)
 
@@ -4554,8 +4550,7 @@ class TestKeepGoing(Bundles):
                 report = json.loads(run.out.decode())
                 self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
                 failure, = report["failures"]
-                self.assertEqual(failure, {"image": bad, "error": failure["error"], "exit_code":
-                                           code or failure["exit_code"]})
+                self.assertEqual((failure["image"], failure["exit_code"]), (bad, code or failure["exit_code"]))
                 self.assertRegex(failure["error"], words)
                 os.remove(self.tar)
                 run = self.run_main("-s", "http", "--retries", "0", *images + [self.tar])
@@ -4583,8 +4578,7 @@ class TestKeepGoing(Bundles):
         for (name, _, fault), more in [(row, more) for row in selected(self.LACKS) for more in ([], ["--keep-going"])]:
             with self.subTest(name, options=more):
                 faults = [("layer", only_for(MIXED.layers[0], fault), ALWAYS)]
-                names = ["http://%s/app:v1" % server.host for server in (self.serve(MIXED, faults=faults),
-                                                                         self.serve(MIXED))]
+                names = ["http://%s/app:v1" % self.serve(MIXED, faults=some).host for some in (faults, ())]
                 run = self.run_main("--retries", "0", "--force", *more + names + [self.tar])
                 self.assertEqual((run.code, len(self.names())), (0, 2), run.err)
                 os.remove(self.tar)
@@ -4594,13 +4588,13 @@ class TestKeepGoing(Bundles):
         server, app, b = self.two()
         c, none = server.add("c", "v1", make_image(b"c")), server.host + "/none:v1"     # which may be a slip for b
         self.bundle(app, b)
-        whole, image = read(self.tar), server.manifests["b", "v1"]
-        for argv, has_b, expected in selected([
-                ([app, b], False, [app, b]), ([b, c], False, [app, b]), ([app, b, "--force"], False, [app]),
-                ([app, c, none], False, [app, b]), ([app, b, c, none], True, [app, b, c])]):
+        whole = read(self.tar)
+        for argv, image, expected in selected([                         # what b is now
+                ([app, b], None, [app, b]), ([b, c], None, [app, b]), ([app, b, "--force"], None, [app]),
+                ([app, c, none], None, [app, b]), ([app, b, c, none], ARMV6, [app, b, c])]):
             with self.subTest(argv):
                 self.write("image.tar", whole)
-                server.manifests["b", "v1"] = image if has_b else None
+                server.manifests["b", "v1"] = image
                 run = self.bundle("--keep-going", *argv, code=1)
                 self.assertEqual(sorted(self.names()), sorted(expected))
                 if expected == [app, b]:
@@ -4685,11 +4679,10 @@ class TestWhatIsThere(Bundles):
         """Something else is not overwritten without --force; an empty file is; a base never."""
         server = self.serve()
         good = self.pull(server)
-        for name, data, options, code, words in selected([
-                ("a text", b"my thesis", (), 6, "--force"), ("another tar", tar_of({"x": b"y"}), (), 6, "--force"),
-                ("a base", good, ("--base", self.tar), 2, "is the base"),
-                ("forced", b"my thesis", ("--force",), 0, ""), ("empty", b"", (), 0, "")]):
-            with self.subTest(name):
+        for data, options, code, words in [
+                (tar_of({"x": b"y"}), (), 6, "--force"), (good, ("--base", self.tar), 2, "is the base"),
+                (b"my thesis", ("--force",), 0, ""), (b"", (), 0, "")]:
+            with self.subTest(words, size=len(data)):
                 self.write("image.tar", data)
                 run = self.pull(server, *options, expect=code, fresh=False)
                 if code:
@@ -4713,7 +4706,7 @@ class TestWhatIsThere(Bundles):
         server = self.serve(INDEX)
         held = members(self.pull(server, "--platform", "linux/amd64,linux/arm64"))
         kept = {INDEX.digest, IMAGE.digest, ARM.digest} | set(IMAGE.blobs) | set(ARM.blobs)
-        self.assertEqual({name for name in held if name.startswith("blobs/")}, set(map(blob_path, kept)))
+        self.assertEqual(set(held) - {"oci-layout", "index.json", "manifest.json"}, set(map(blob_path, kept)))
         self.assertEqual(imgpull.verify_archive(self.tar), [])
         self.fails(self.pull(server, "--platform", "linux/amd64,linux/s390x", expect=3), "linux/s390x", code=3)
 
@@ -4731,8 +4724,7 @@ class TestTerminal(Case):
               "import imgpull; sys.exit(imgpull.main(sys.argv[1:]))")
 
     def on_terminal(self, *argv, columns=80, environment=None, stdout=None, word=None, act=None):
-        """imgpull with a terminal of its own: (exit status, what it wrote there). Once `word` has appeared, somebody
-        acts: act(the terminal's descriptor)."""
+        """imgpull with a terminal of its own: exit status, what it wrote. Once `word` has appeared, act(descriptor)."""
         import fcntl
         import termios
         ours, theirs = os.openpty()
@@ -4782,8 +4774,7 @@ class TestTerminal(Case):
                 for line in drawn:
                     self.assertEqual(len(line), columns - 1)
                     self.assertRegex(line, r"^ *\d+% " if columns < 60 else facts + bar)
-                stay = rows(shown)
-                self.assertEqual((stay[-1], [row[:7] for row in stay[:-1]]), ("", ["sha256:"] * 2))
+                self.assertEqual([row[:7] for row in rows(shown)], ["sha256:", "sha256:", ""])
                 self.assertEqual(any(ord(char) > 127 for char in shown), 20 < columns < 200)
                 server.close()
 
@@ -4832,25 +4823,21 @@ class TestTerminal(Case):
                 for word in words:
                     self.assertRegex("\n".join(drawn), "(?m)" + word)
                 self.assertNotIn("retry", drawn[-1])
-                *stays, total, _ = rows(shown)
-                if names == several:                                # a line an image, and one of total
-                    self.assertEqual(sorted(row.split()[0] for row in stays), names)
-                    self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
-                else:
-                    self.assertEqual([row[:7] for row in stays + [total]], ["sha256:"] * 2)
+                *stays, total, last = rows(shown)
+                self.assertEqual(last, "")
+        self.assertEqual(sorted(row.split()[0] for row in stays), names)        # a line an image, and one of total
+        self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
 
     def test_result(self):
         """Short digests, and lines that fit; of several images only those that were printed as each was complete."""
         server = self.serve(faults=[("layer", slow(2, 0.05), ALWAYS)])
-        name, other = server.host + "/app:v1", server.add("app", "v2", ARM)
+        name, other, image = server.host + "/app:v1", server.add("app", "v2", ARM), IMAGE.digest[:19]
         for words, lines in [
-                ([name, self.tar], [r"%s %s linux/amd64 200\.\d kB" % (name, IMAGE.digest[:19]),
-                                    r"imgpull: \S+image.tar: 1 image, .* in .* s"]),
+                ([name, self.tar], [name + " %s linux/amd64 200" % image, "imgpull: .*image.tar: 1 image, .* in .* s"]),
                 ([name, other, self.path("two.tar")], [
-                    "%s  %s" % (name, IMAGE.digest[:19]), "%s  %s" % (other, ARM.digest[:19]),
-                    "imgpull: .*two.tar: 2 images, "]),
+                    "%s  %s" % (name, image), "%s  %s" % (other, ARM.digest[:19]), "imgpull: .*two.tar: 2 images, "]),
                 (["--quiet", name, self.tar], ["%s@%s" % (name, IMAGE.digest)]),
-                (["--list-tar", self.tar], [name, "  manifest  %s" % IMAGE.digest[:19]])]:
+                (["--list-tar", self.tar], [name, "  manifest  " + image])]:
             with self.subTest(words):
                 code, shown = self.on_terminal("--scheme", "http", *words)
                 for line in lines:
@@ -4870,8 +4857,6 @@ class TestTerminal(Case):
             self.assertIn(word, out)
         self.pull(server, "-q")
         self.assertEqual((self.said.err, self.said.out.decode()), ("", "%s/app:v1@%s\n" % (server.host, IMAGE.digest)))
-        self.pull(self.serve(tls=self.pems()), "-q", "-i")
-        self.assertRegex(self.said.err, "^imgpull: warning: certificates are not verified.*\n$")
 
 
 class TestCommandLine(Case):
@@ -4883,10 +4868,10 @@ class TestCommandLine(Case):
         ("--platform linux/amd64 --platform linux/arm64 {to}", "--platform is given twice"), ("-n= {to}", "is empty"),
         ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-m x a", "list or image"),
         ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("alpine:3:20 x.tar", "':'"),
-        ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("-i=true {to}", "takes no value"),
-        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("--jobs 0 {to}", "more than 0"),
+        ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("--jobs 0 {to}", "more than 0"),
+        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("Alpine x.tar", "lower.case"),
         ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--format oci {to}", "one format"),
-        ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("Alpine x.tar", "lower.case"),
+        ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("--timeout inf {to}", "out of range"),
         ("--verify --base a.tar d.tar", "--verify: expected one argument"), ("--json alpine -", "standard output"),
         ("jo:hunter2@host.example/app x.tar", "not an image reference"), ("--cert c.pem {to}", "--cert and --key"),
         ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-s ftp {to}", "takes http or https"),
@@ -4895,8 +4880,7 @@ class TestCommandLine(Case):
         ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("--jobs none {to}", "--jobs: invalid int"),
         ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("-u jo -t t0ken {to}", "either --token, or"),
         ("--override-arch arm64 {to}", "did you mean --platform"), ("verify x.tar", "did you mean --verify x.tar"),
-        ("", "no image given: imgpull alpine alpine.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD"),
-        ("{to} --name", "--name: expected one argument"), ("--timeout inf {to}", "out of range")]
+        ("", "no image given: imgpull alpine alpine.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD")]
 
     def test_mistakes(self):
         for typed, words in selected(self.MISTAKES):
@@ -4914,7 +4898,7 @@ class TestCommandLine(Case):
     def test_json(self):
         """--json: one document on stdout instead of the lines."""
         server, base = self.serve(INDEX), self.path("base.tar")
-        good, bad = server.host + "/app:v1", server.host + "/none:v1"
+        good = server.host + "/app:v1"
         self.pull(server, tar=base)
         layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": True, "diff_id": sha256(tar)}
                   for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
@@ -4923,11 +4907,10 @@ class TestCommandLine(Case):
         self.assertLessEqual(first.pop("fetched"), len(IMAGE.config))        # less if the base has it
         self.assertEqual(first, {
             "schema": 1, "failures": [], "destination": self.tar, "size": os.path.getsize(self.tar), "present": 0,
-            "omitted": size_of(IMAGE), "unchanged": False, "dry_run": False, "replaced": [],
-            "images": [{"name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0,
-                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers,
-                        "referrers": []}]})
-        run = self.run_main("-s", "http", "--json", bad, self.path("none.tar"))
+            "omitted": size_of(IMAGE), "unchanged": False, "dry_run": False, "replaced": [], "images": [{
+                "name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0, "referrers": [],
+                "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers}]})
+        run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
         self.fails(run, "404", code=3)
         self.assertEqual(run.out, b"")
 
@@ -4950,9 +4933,8 @@ class TestCommandLine(Case):
     def test_manifest(self):
         """The manifest on stdout, pretty, and nothing else there; -m list of no index fails; a TAR is left alone."""
         server, tar = self.serve(INDEX), self.write("image.tar", b"old")
-        one = server.add("one", "v1", IMAGE)
-        for argv, image in [(["list", server.host + "/app:v1"], INDEX), (["image", server.host + "/app:v1"], IMAGE),
-                            (["image", one, tar], IMAGE)]:
+        app, one = server.host + "/app:v1", server.add("one", "v1", IMAGE)
+        for argv, image in (["list", app], INDEX), (["image", app], IMAGE), (["image", one, tar], IMAGE):
             run = self.run_main("-s", "http", "--manifest", *argv)
             self.assertEqual((run.code, json.loads(run.out.decode())), (0, json.loads(image.manifest.decode())))
             self.assertGreater(len(run.out.splitlines()), 5)
@@ -4972,17 +4954,13 @@ class TestCommandLine(Case):
             self.assertRegex(imgpull.EPILOG, r"\b%d " % kind.exit_code)
 
     def test_the_file(self):
-        """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo; a
-        file's name that stdout's encoding lacks is escaped in the result line."""
-        copy = self.write("empty/imgpull", read(imgpull.__file__), 0o755)
+        """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo."""
+        copy, tests = self.write("empty/imgpull", read(imgpull.__file__), 0o755), os.path.abspath(__file__)
         code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
-        for words, place, said in [([copy, "--version"], self.path("empty"), "version: %s " % imgpull.__version__),
-                                   (["-c", code], HERE, r"^set\(\)\n$"), ([os.path.abspath(__file__), "demo"], HERE,
-                                    r"(?s)^(\$ imgpull [^$]*){2}\$ imgpull [^$]*: good: 1 image[^$]*$"),
-                                   ([imgpull.__file__, "-s", "http", self.serve().host + "/app:v1",
-                                     self.path("b\xe4r.tar")], HERE, r"b\\xe4r.tar in ")]:
-            out = subprocess.check_output([sys.executable] + words, cwd=place, stderr=subprocess.DEVNULL,
-                                          env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
+        for words, place, said in [
+                ([copy, "--version"], os.path.dirname(copy), imgpull.__version__), (["-c", code], HERE, r"^set\(\)\n$"),
+                ([tests, "demo"], HERE, r"^(\$ imgpull [^$]*){2}\$ imgpull [^$]*: good: 1 image[^$]*$")]:
+            out = subprocess.check_output([sys.executable] + words, cwd=place, stderr=subprocess.DEVNULL)
             self.assertRegex(out.decode(), said)
 
     def test_interrupted_while_telling(self):
@@ -4994,6 +4972,7 @@ class TestCommandLine(Case):
 
 class TestExitCodes(Case):
     # What is typed, the exit code, and what the line of error says; {app} is an image of {host}, {tar} a new file.
+    # Of layers see TestKeepGoing; for 7, TestResume.test_two_at_once; for 130, test_signals there.
     CODES = [
         ("-s https --retries 0 {app} {tar}", 1, "--scheme http"), ("{tls}/app:v1 {tar}", 1, "http"),
         ("-u jo {private}/app:v1 {tar}", 2, "--password-stdin"), ("UPPER {tar}", 2, "lower-case"),
@@ -5012,20 +4991,19 @@ class TestExitCodes(Case):
         ("{app} {text}", 6, "--force"), ("{app} {text}/x.tar", 6, "no directory .*thesis")]
 
     def test_codes(self):
-        """Of pulls and of dry runs: what would fail tonight fails now, before any layer comes, and nothing is left. Of
-        layers see TestKeepGoing; for 7, test_two_at_once; for 130, test_signals."""
-        def answers(status, page, **headers):
-            return self.serve(faults=[("tag", says(status, b"<html>" + page, **headers), ALWAYS)]).host
-        server, closed, html = self.serve(INDEX), self.serve(), {"Content_Type": "text/html"}
+        """Of pulls and of dry runs: what would fail tonight fails now, before any layer comes, and nothing is left."""
+        server, closed = self.serve(INDEX), self.serve()
         closed.close()
         places = dict(
             app=server.host + "/app:v1", host=server.host, closed=closed.host, dir=self.dir, tar=self.path("x.tar"),
             private=self.serve(challenges=[BEARER], users={"jo": "pw"}).host, text=self.write("thesis", b"my thesis"),
-            basic=self.serve(challenges=['Basic realm="x"']).host, none=answers(404, b"404 page not found", **html),
             login=self.serve(challenges=['Bearer realm="http://%s/token"' % closed.host]).host,
-            web=answers(200, b"<title>Welcome</title>", **html),
-            tls=answers(400, b"<title>400 The plain HTTP request was sent to HTTPS port</title>"),
-            busy=answers(503, b"<title>503 Service Temporarily Unavailable</title>"))
+            basic=self.serve(challenges=['Basic realm="x"']).host)
+        for name, status, title in [("none", 404, b"404 page not found"), ("web", 200, b"Welcome"),
+                                    ("tls", 400, b"400 The plain HTTP request was sent to HTTPS port"),
+                                    ("busy", 503, b"503 Service Temporarily Unavailable")]:
+            page = says(status, b"<html><title>%s</title>" % title, Content_Type="text/html")
+            places[name] = self.serve(faults=[("tag", page, ALWAYS)]).host
         for typed, code, words in selected(self.CODES):
             for more in ("", "--dry-run "):
                 with self.subTest(more + typed):
