@@ -4032,8 +4032,8 @@ def claiming(image, size):
 
 
 class Bundles(Case):
-    def bundle(self, *argv, code=0, stdin="", tar=None):
-        run = self.run_main("-s", "http", *argv + (tar or self.tar,), stdin=stdin)
+    def bundle(self, *argv, code=0, tar=None):
+        run = self.run_main("-s", "http", *argv + (tar or self.tar,))
         self.assertEqual(run.code, code, run.err)
         self.assertNotRegex(run.err, "Traceback|internal error")
         return run
@@ -4056,12 +4056,10 @@ class TestLists(Bundles):
         (b"\xef\xbb\xbfalpine\n", ["docker.io/library/alpine:latest"]),
         (b"http://localhost:5000/app:1 team/app:2\n", ["http localhost:5000/app:1 docker.io/team/app:2"]),
         (b"alpine:3 team/alpine\n", ["docker.io/library/alpine:3 docker.io/team/alpine:3"]),        # takes the tag
-        (b"a/c@sha256:%s a/b\n" % (b"0" * 64), ["docker.io/a/c@sha256:%s docker.io/a/b:latest" % ("0" * 64)]),
         (b"alpine x:1 y:2\n", ["line 1: more than two words"]), (b"alpine Bad/Name\n", ["line 1: .*lower-case"]),
         (b"alpine\nUPPER\n\ndocker://x\n", ["line 2: .*lower-case", "line 4: .*leave out"]),
         (b"", ["lists no image"]), (b"# nothing\n", ["lists no image"]), (b"alpine\0\n", ["not a list of images"]),
-        (b"\xff\xfea\0", ["not a list of images"]), (b"\xff\xfe", ["line 1"]), (b"alpine\n" * 800000, ["4 MiB"]),
-        (b":" * 600000, ["line 1: .*more than 1024"]), (b"a " * 300000, ["line 1: more than two words"])] + [
+        (b"\xff\xfe", ["line 1"]), (b":" * 600000, ["line 1: .*more than 1024"]), (b"alpine\n" * 800000, ["4 MiB"])] + [
         # What editors show as one line, or as two: it hides no image behind a comment, and adds no name.
         (row % end.encode(), expected) for end in ("\u2028", "\u2029", "\v", "\f", "\x85", "\x1c", "\r")
         for row, expected in ((b"a/b # %sevil\n", ["docker.io/a/b:latest"]), (b"x\na/b%sevil\n", ["line 2: "]))]
@@ -4095,8 +4093,7 @@ class TestLists(Bundles):
         self.assertEqual(len(imgpull.list_archive(self.write("image.tar", done.stdout))), 3)
         run = self.run_main("--from", self.write("bad.txt", "UPPER\nalpine\nx:y:z\n"), self.path("x.tar"))
         self.assertEqual((run.code, len(re.findall("error: .*bad.txt, line [13]: ", run.err))), (2, 2), run.err)
-        for path, words in ("none", "cannot be read: No such file"), (".", "cannot be read: Is a dir"):
-            self.fails(self.run_main("--from", self.path(path), self.tar), words, code=2)
+        self.fails(self.run_main("--from", self.dir, self.tar), "cannot be read: Is a directory", code=2)
 
     def test_names(self):
         """The names that images get in the archive, and for skopeo and podman: the tag, the full name in a bundle."""
@@ -4111,23 +4108,16 @@ class TestLists(Bundles):
                 (twice, {"docker.io/library/x:%d" % number: "docker.io/library/x:%d" % number for number in (1, 2)})]):
             with self.subTest(argv):
                 self.bundle(*argv + ["--force"])
-                entries = json.loads(members(read(self.tar))["index.json"].decode())["manifests"]
-                got = [entry["annotations"] for entry in entries]
-                self.assertEqual({each["io.containerd.image.name"]: each.get("org.opencontainers.image.ref.name")
-                                  for each in got}, expected)
+                index = json.loads(members(read(self.tar))["index.json"].decode())
+                self.assertEqual({note["io.containerd.image.name"]: note.get("org.opencontainers.image.ref.name")
+                                  for note in (entry["annotations"] for entry in index["manifests"])}, expected)
                 self.assertEqual([image.ref_name or None for image in imgpull.list_archive(self.tar)],
                                  [expected[name] for name in self.names()])
-        listed = self.write("images.txt", "%s x:1\n%s x:1\n" % (b, c))
-        self.fails(self.run_main("-s", "http", "--from", listed, self.path("x.tar")), "library/x:1 is the name", code=2)
 
     def test_looked_up_at_once(self):
         """Twelve references, six at a time: the server answers none before it has been asked for six."""
         six = threading.Barrier(6, timeout=20)
-
-        def together(wire, request, answer):
-            six.wait()
-            wire.send(answer)
-        server = self.serve(INDEX, faults=[("tag", together, ALWAYS)])
+        server = self.serve(INDEX, faults=[("tag", lambda wire, _, answer: (six.wait(), wire.send(answer)), ALWAYS)])
         self.bundle(*[server.add("app%d" % number, "v1", INDEX) for number in range(12)])
         self.assertEqual(len(self.names()), 12)
 
@@ -4160,8 +4150,7 @@ class TestKeepGoing(Bundles):
                 report = json.loads(run.out.decode())
                 self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
                 failure, = report["failures"]
-                self.assertEqual(failure, {"image": bad, "error": failure["error"], "exit_code":
-                                           code or failure["exit_code"]})
+                self.assertEqual((failure["image"], failure["exit_code"]), (bad, code or failure["exit_code"]))
                 self.assertRegex(failure["error"], words)
                 os.remove(self.tar)
                 run = self.run_main("-s", "http", "--retries", "0", *images + [self.tar])
@@ -4189,8 +4178,7 @@ class TestKeepGoing(Bundles):
         for (name, _, fault), more in [(row, more) for row in selected(self.LACKS) for more in ([], ["--keep-going"])]:
             with self.subTest(name, options=more):
                 faults = [("layer", only_for(MIXED.layers[0], fault), ALWAYS)]
-                names = ["http://%s/app:v1" % server.host for server in (self.serve(MIXED, faults=faults),
-                                                                         self.serve(MIXED))]
+                names = ["http://%s/app:v1" % self.serve(MIXED, faults=some).host for some in (faults, ())]
                 run = self.run_main("--retries", "0", "--force", *more + names + [self.tar])
                 self.assertEqual((run.code, len(self.names())), (0, 2), run.err)
                 os.remove(self.tar)
@@ -4200,13 +4188,13 @@ class TestKeepGoing(Bundles):
         server, app, b = self.two()
         c, none = server.add("c", "v1", make_image(b"c")), server.host + "/none:v1"     # which may be a slip for b
         self.bundle(app, b)
-        whole, image = read(self.tar), server.manifests["b", "v1"]
-        for argv, has_b, expected in selected([
-                ([app, b], False, [app, b]), ([b, c], False, [app, b]), ([app, b, "--force"], False, [app]),
-                ([app, c, none], False, [app, b]), ([app, b, c, none], True, [app, b, c])]):
+        whole = read(self.tar)
+        for argv, image, expected in selected([                         # what b is now
+                ([app, b], None, [app, b]), ([b, c], None, [app, b]), ([app, b, "--force"], None, [app]),
+                ([app, c, none], None, [app, b]), ([app, b, c, none], ARMV6, [app, b, c])]):
             with self.subTest(argv):
                 self.write("image.tar", whole)
-                server.manifests["b", "v1"] = image if has_b else None
+                server.manifests["b", "v1"] = image
                 run = self.bundle("--keep-going", *argv, code=1)
                 self.assertEqual(sorted(self.names()), sorted(expected))
                 if expected == [app, b]:
@@ -4219,19 +4207,19 @@ class TestDryRun(Bundles):
     def test_nothing_is_written(self):
         """What would be fetched, and from where the rest comes; no layer is asked for, no file touched."""
         server, app, b = self.two()
-        paths = {name: self.path(name + ".tar") for name in ("kept", "held", "new")}
-        self.bundle(b, tar=paths["kept"])
-        self.bundle(app, tar=paths["held"])
+        places = {name: self.path(name + ".tar") for name in ("kept", "held", "new")}
+        self.bundle(b, tar=places["kept"])
+        self.bundle(app, tar=places["held"])
         v6, amd64 = size_of(ARMV6), size_of(IMAGE)
         for argv, present, omitted in selected([
                 ("{app} {b} {new}", 0, 0), ("--reuse {kept} {app} {b} {new}", v6, 0), ("{app} {b} {held}", amd64, 0),
                 ("--base {kept} {app} {b} {new}", 0, v6), ("{app} {held}", amd64, 0), ("{b} {held}", 0, 0)]):
             with self.subTest(argv):
                 del server.requests[:]
-                words = argv.format(app=app, b=b, **paths).split()
+                words = ["-s", "http", "--dry-run"] + argv.format(app=app, b=b, **places).split()
                 images = [image for image in ((app, IMAGE, "amd64"), (b, ARMV6, "arm/v6")) if image[0] in words]
                 before = [(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)]
-                run, plain = [self.run_main("-s", "http", "--dry-run", *more + words) for more in (["--json"], [])]
+                plain, run = self.run_main(*words), self.run_main("--json", *words)
                 self.assertEqual([(each.name, each.stat().st_mtime_ns) for each in os.scandir(self.dir)], before)
                 self.assertEqual((run.code, plain.code, "layer" in server.kinds()), (0, 0, False), plain.err)
                 self.assertEqual("held.tar, which held " + app in plain.err, argv == "{b} {held}")
@@ -4239,15 +4227,11 @@ class TestDryRun(Bundles):
                 self.assertEqual([report[key] for key in ("dry_run", "present", "omitted", "unchanged")],
                                  [True, present, omitted, argv == "{app} {held}"])
                 self.assertEqual([each["name"] for each in report["images"]], [name for name, _, _ in images])
-                self.assertGreater(report["free"], 0)
-                *lines, total = plain.out.decode().splitlines()
-                self.assertRegex(total, r": %d images?, .*%s of it already here, %s left out, .*B free$" % (
-                    len(images), imgpull.human(present), imgpull.human(omitted)))
-                for line, (name, image, machine) in zip(lines, images):
-                    self.assertRegex(line, "^%s %s linux/%s .*, %d layers?, .* already here" % (
-                        name, image.digest, machine, len(image.layers)))
-        run = self.run_main("-s", "http", "--dry-run", app, b, "-")
-        self.assertEqual((run.out, "stdout: 2 images" in run.err), (b"", True), run.err)
+                self.assertRegex(plain.out.decode(), "".join("%s %s linux/%s .*, %d layers?, .* already here.*\n" % (
+                    name, image.digest, machine, len(image.layers)) for name, image, machine in images) + (
+                    r"\S+: %d images?, .*, %s of it already here, %s left out, .* [kMGT]B free\n$" % (
+                        len(images), imgpull.human(present), imgpull.human(omitted))))
+        self.assertEqual(self.run_main("-s", "http", "--dry-run", app, b, "-")[:2], (0, b""))
 
     def test_size(self):
         """The size that it tells is the archive's; what a part file has counts as present."""
@@ -4284,23 +4268,20 @@ class TestWhatIsThere(Bundles):
         self.assertEqual(imgpull.verify_archive(self.tar), [])
         if POSIX:
             self.assertEqual(os.stat(self.tar).st_mode & 0o777, 0o640)
-        self.pull(server, name="app:v2", fresh=False)
-        self.assertNotIn("replaces", self.said.err + self.said.out.decode())
-        name, again = server.host + "/app:v1", []
-        for _ in range(2):
-            report = json.loads(self.run_main("-s", "http", "--json", name, self.tar).out.decode())
-            again.append((report["replaced"], report["unchanged"]))
-        self.assertEqual(again, [([server.host + "/app:v2"], False), ([], True)])
+        for tag, replaced, is_same in ("v2", [], True), ("v1", [server.host + "/app:v2"], False):
+            run = self.run_main("-s", "http", "--json", "%s/app:%s" % (server.host, tag), self.tar)
+            report = json.loads(run.out.decode())
+            self.assertEqual((report["replaced"], report["unchanged"]), (replaced, is_same))
+            self.assertEqual("replaces" in run.err, bool(replaced))
 
     def test_not_an_archive(self):
         """Something else is not overwritten without --force; an empty file is; a base never."""
         server = self.serve()
         good = self.pull(server)
-        for name, data, options, code, words in selected([
-                ("a text", b"my thesis", (), 6, "--force"), ("another tar", tar_of({"x": b"y"}), (), 6, "--force"),
-                ("a base", good, ("--base", self.tar), 2, "is the base"),
-                ("forced", b"my thesis", ("--force",), 0, ""), ("empty", b"", (), 0, "")]):
-            with self.subTest(name):
+        for data, options, code, words in [
+                (tar_of({"x": b"y"}), (), 6, "--force"), (good, ("--base", self.tar), 2, "is the base"),
+                (b"my thesis", ("--force",), 0, ""), (b"", (), 0, "")]:
+            with self.subTest(words, size=len(data)):
                 self.write("image.tar", data)
                 run = self.pull(server, *options, expect=code, fresh=False)
                 if code:
@@ -4324,7 +4305,7 @@ class TestWhatIsThere(Bundles):
         server = self.serve(INDEX)
         held = members(self.pull(server, "--platform", "linux/amd64,linux/arm64"))
         kept = {INDEX.digest, IMAGE.digest, ARM.digest} | set(IMAGE.blobs) | set(ARM.blobs)
-        self.assertEqual({name for name in held if name.startswith("blobs/")}, set(map(blob_path, kept)))
+        self.assertEqual(set(held) - {"oci-layout", "index.json", "manifest.json"}, set(map(blob_path, kept)))
         self.assertEqual(imgpull.verify_archive(self.tar), [])
         self.fails(self.pull(server, "--platform", "linux/amd64,linux/s390x", expect=3), "linux/s390x", code=3)
 
@@ -4332,19 +4313,8 @@ class TestWhatIsThere(Bundles):
 # --- the terminal ----------------------------------------------------------------------------------------------------
 
 def rows(output):
-    """What a terminal shows after this output, line by line: carriage returns, erasures and colours obeyed."""
-    lines, column = [""], 0
-    for part in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|\r|\n|[^\r\n\x1b]+", output):
-        if part == "\n":
-            lines.append("")
-        if part in "\r\n":
-            column = 0
-        elif part == "\x1b[K":
-            lines[-1] = lines[-1][:column]
-        elif not part.startswith("\x1b"):
-            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part):]
-            column += len(part)
-    return lines
+    """What a terminal shows after this output, line by line: what was erased from the first column on is gone."""
+    return re.sub(r"[^\n]*\r\x1b\[K", "", output).split("\n")
 
 
 @unittest.skipUnless(POSIX, "pseudo-terminals are POSIX")
@@ -4353,8 +4323,7 @@ class TestTerminal(Case):
               "import imgpull; sys.exit(imgpull.main(sys.argv[1:]))")
 
     def on_terminal(self, *argv, columns=80, environment=None, stdout=None, word=None, act=None):
-        """imgpull with a terminal of its own: (exit status, what it wrote there). Once `word` has appeared, somebody
-        acts: act(the terminal's descriptor)."""
+        """imgpull with a terminal of its own: exit status, what it wrote. Once `word` has appeared, act(descriptor)."""
         import fcntl
         import termios
         ours, theirs = os.openpty()
@@ -4362,7 +4331,6 @@ class TestTerminal(Case):
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         before, output, data = termios.tcgetattr(ours), b"", b"-"
         environment = dict(dict(os.environ, PYTHONIOENCODING="utf-8", TERM="xterm"), **environment or {})
-        environment.pop("COLUMNS", None)
         self.process = subprocess.Popen([sys.executable, "-c", self.SCRIPT] + list(argv), cwd=HERE, env=environment,
                                         stdin=theirs, stdout=stdout or theirs, stderr=theirs, start_new_session=True)
         os.close(theirs)
@@ -4404,8 +4372,7 @@ class TestTerminal(Case):
                 for line in drawn:
                     self.assertEqual(len(line), columns - 1)
                     self.assertRegex(line, r"^ *\d+% " if columns < 60 else facts + bar)
-                stay = rows(shown)
-                self.assertEqual((stay[-1], [row[:7] for row in stay[:-1]]), ("", ["sha256:"] * 2))
+                self.assertEqual([row[:7] for row in rows(shown)], ["sha256:", "sha256:", ""])
                 self.assertEqual(any(ord(char) > 127 for char in shown), 20 < columns < 200)
                 server.close()
 
@@ -4454,25 +4421,21 @@ class TestTerminal(Case):
                 for word in words:
                     self.assertRegex("\n".join(drawn), "(?m)" + word)
                 self.assertNotIn("retry", drawn[-1])
-                *stays, total, _ = rows(shown)
-                if names == several:                                # a line an image, and one of total
-                    self.assertEqual(sorted(row.split()[0] for row in stays), names)
-                    self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
-                else:
-                    self.assertEqual([row[:7] for row in stays + [total]], ["sha256:"] * 2)
+                *stays, total, last = rows(shown)
+                self.assertEqual(last, "")
+        self.assertEqual(sorted(row.split()[0] for row in stays), names)        # a line an image, and one of total
+        self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
 
     def test_result(self):
         """Short digests, and lines that fit; of several images only those that were printed as each was complete."""
         server = self.serve(faults=[("layer", slow(2, 0.05), ALWAYS)])
-        name, other = server.host + "/app:v1", server.add("app", "v2", ARM)
+        name, other, image = server.host + "/app:v1", server.add("app", "v2", ARM), IMAGE.digest[:19]
         for words, lines in [
-                ([name, self.tar], [r"%s %s linux/amd64 200\.\d kB" % (name, IMAGE.digest[:19]),
-                                    r"imgpull: \S+image.tar: 1 image, .* in .* s"]),
+                ([name, self.tar], [name + " %s linux/amd64 200" % image, "imgpull: .*image.tar: 1 image, .* in .* s"]),
                 ([name, other, self.path("two.tar")], [
-                    "%s  %s" % (name, IMAGE.digest[:19]), "%s  %s" % (other, ARM.digest[:19]),
-                    "imgpull: .*two.tar: 2 images, "]),
+                    "%s  %s" % (name, image), "%s  %s" % (other, ARM.digest[:19]), "imgpull: .*two.tar: 2 images, "]),
                 (["--quiet", name, self.tar], ["%s@%s" % (name, IMAGE.digest)]),
-                (["--list-tar", self.tar], [name, "  manifest  %s" % IMAGE.digest[:19]])]:
+                (["--list-tar", self.tar], [name, "  manifest  " + image])]:
             with self.subTest(words):
                 code, shown = self.on_terminal("--scheme", "http", *words)
                 for line in lines:
@@ -4492,8 +4455,6 @@ class TestTerminal(Case):
             self.assertIn(word, out)
         self.pull(server, "-q")
         self.assertEqual((self.said.err, self.said.out.decode()), ("", "%s/app:v1@%s\n" % (server.host, IMAGE.digest)))
-        self.pull(self.serve(tls=self.pems()), "-q", "-i")
-        self.assertRegex(self.said.err, "^imgpull: warning: certificates are not verified.*\n$")
 
 
 class TestCommandLine(Case):
@@ -4503,27 +4464,21 @@ class TestCommandLine(Case):
         ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", "imgpull alpine /tmp/x.tar"),
         ("--no-such-option=hunter2 {to}", "unknown option --no-such-option: imgpull --help"), ("-p pw {to}", "--user"),
         ("--platform linux/amd64 --platform linux/arm64 {to}", "--platform is given twice"), ("-n= {to}", "is empty"),
-        ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-z {to}", "gzip"),
-        ("https://hub.docker.com/_/{to}", "hub.docker.com/_/alpine' is not an image"), ("Alpine x.tar", "lower.case"),
+        ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-m x a", "list or image"),
         ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("alpine:3:20 x.tar", "':'"),
-        ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("-i=true {to}", "takes no value"),
-        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("--proxy p {to}", "https_proxy"),
-        ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--jobs 0 {to}", "more than 0"),
-        ("copy docker://alpine docker-archive:x.tar", "imgpull alpine x.tar"), ("--format oci {to}", "one format"),
-        ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("-m tree alpine", "list or image"),
+        ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("--jobs 0 {to}", "more than 0"),
+        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("Alpine x.tar", "lower.case"),
+        ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--format oci {to}", "one format"),
+        ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("--timeout inf {to}", "out of range"),
         ("--verify --base a.tar d.tar", "--verify: expected one argument"), ("--json alpine -", "standard output"),
-        ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-ls x.tar", "did you mean --list-tar"),
         ("jo:hunter2@host.example/app x.tar", "not an image reference"), ("--cert c.pem {to}", "--cert and --key"),
+        ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-s ftp {to}", "takes http or https"),
         ("alpine busybox:1", "'busybox:1' looks like an image.*last"), ("--all-platforms {to}", "--platform all"),
         ("--src-tls-verify=false {to}", "--insecure .*--scheme http"), ("--name a b c x.tar", "--name is for one"),
         ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("--jobs none {to}", "--jobs: invalid int"),
-        ("--list-tar x.tar --verify x.tar", "either --list-tar, or"), ("-m image --platform all a", "one platform"),
         ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("-u jo -t t0ken {to}", "either --token, or"),
         ("--override-arch arm64 {to}", "did you mean --platform"), ("verify x.tar", "did you mean --verify x.tar"),
-        ("", "no image given: imgpull alpine alpine.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD"),
-        ("-s ftp a x.tar", "--scheme takes http or https"), ("--timeout inf {to}", "out of range"),
-        ("{to} --name", "--name: expected one argument"), ("docker://{to}", "docker://"),
-        ("help", "did you mean --help")]
+        ("", "no image given: imgpull alpine alpine.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD")]
 
     def test_mistakes(self):
         for typed, words in selected(self.MISTAKES):
@@ -4541,7 +4496,7 @@ class TestCommandLine(Case):
     def test_json(self):
         """--json: one document on stdout instead of the lines."""
         server, base = self.serve(INDEX), self.path("base.tar")
-        good, bad = server.host + "/app:v1", server.host + "/none:v1"
+        good = server.host + "/app:v1"
         self.pull(server, tar=base)
         layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": True, "diff_id": sha256(tar)}
                   for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
@@ -4550,11 +4505,10 @@ class TestCommandLine(Case):
         self.assertLessEqual(first.pop("fetched"), len(IMAGE.config))        # less if the base has it
         self.assertEqual(first, {
             "schema": 1, "failures": [], "destination": self.tar, "size": os.path.getsize(self.tar), "present": 0,
-            "omitted": size_of(IMAGE), "unchanged": False, "dry_run": False, "replaced": [],
-            "images": [{"name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0,
-                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers,
-                        "referrers": []}]})
-        run = self.run_main("-s", "http", "--json", bad, self.path("none.tar"))
+            "omitted": size_of(IMAGE), "unchanged": False, "dry_run": False, "replaced": [], "images": [{
+                "name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0, "referrers": [],
+                "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers}]})
+        run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
         self.fails(run, "404", code=3)
         self.assertEqual(run.out, b"")
 
@@ -4562,14 +4516,14 @@ class TestCommandLine(Case):
         """--option value, --option=value, -ovalue and -o=value mean the same; what is no secret is shown whole."""
         def parsed(form):
             return json.loads(self.run_main("--parsed", *(form.split() + ["alpine", "d@ir/x.tar"])).out.decode())
-        for forms in [("--platform linux/arm64", "--platform=linux/arm64"), ("-t tok", "-ttok", "-t=tok"),
-                      ("-o linux -a arm64", "-olinux -aarm64", "-o=linux -a=arm64", "--os linux --arch=arm64"),
-                      ("-u jo -p pw", "-ujo -ppw", "-u=jo -p=pw", "-u jo:pw"), ("-c c -k k", "-cc -kk", "-c=c -k=k"),
-                      ("-n quay.io", "-nquay.io", "-n=quay.io", "--ns quay.io"), ("-j 3", "-j3", "-j=3", "--jobs=3"),
-                      ("-x ca", "-xca", "-x=ca", "--cacert ca", "--ca ca", "--ca=ca"), ("-i", "--insecure"),
-                      ("-s http", "-shttp", "--scheme=http"), ("-u jo -p=-secret", "-u jo --password=-secret"),
-                      ("-q", "--quiet")]:
-            with self.subTest(forms):
+        for row in selected([
+                "--platform linux/arm64|--platform=linux/arm64", "-t tok|-ttok|-t=tok", "-j 3|-j3|-j=3|--jobs=3",
+                "-o linux -a arm64|-olinux -aarm64|-o=linux -a=arm64|--os linux --arch=arm64", "-q|--quiet",
+                "-u jo -p pw|-ujo -ppw|-u=jo -p=pw|-u jo:pw", "-u jo -p=-pw|-u jo --password=-pw", "-i|--insecure",
+                "-n quay.io|-nquay.io|-n=quay.io|--ns quay.io", "-c c -k k|-cc -kk|-c=c --key=k",
+                "-x ca|-xca|-x=ca|--cacert ca|--ca ca|--ca=ca", "-s http|-shttp|-s=http|--scheme=http"]):
+            forms = row.split("|")
+            with self.subTest(row):
                 self.assertEqual([parsed(form) for form in forms], [parsed(forms[0])] * len(forms))
                 self.assertNotEqual(parsed(forms[0]), parsed(""))
         self.assertEqual(parsed("-u jo:hunter2")["tar"], "d@ir/x.tar")
@@ -4577,9 +4531,8 @@ class TestCommandLine(Case):
     def test_manifest(self):
         """The manifest on stdout, pretty, and nothing else there; -m list of no index fails; a TAR is left alone."""
         server, tar = self.serve(INDEX), self.write("image.tar", b"old")
-        one = server.add("one", "v1", IMAGE)
-        for argv, image in [(["list", server.host + "/app:v1"], INDEX), (["image", server.host + "/app:v1"], IMAGE),
-                            (["image", one, tar], IMAGE)]:
+        app, one = server.host + "/app:v1", server.add("one", "v1", IMAGE)
+        for argv, image in (["list", app], INDEX), (["image", app], IMAGE), (["image", one, tar], IMAGE):
             run = self.run_main("-s", "http", "--manifest", *argv)
             self.assertEqual((run.code, json.loads(run.out.decode())), (0, json.loads(image.manifest.decode())))
             self.assertGreater(len(run.out.splitlines()), 5)
@@ -4593,23 +4546,18 @@ class TestCommandLine(Case):
         self.assertEqual((run.code, run.err, len(lines) < 67, max(map(len, lines)) < 83), (0, "", True, True))
         for option in " ".join(row for rows in imgpull.OPTIONS.values() for row in rows).split():
             self.assertIn(option.replace("...", ""), run.out.decode())
-        for option in ("-v", "--version"):
-            self.assertRegex(self.run_main(option).out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
+        self.assertRegex(self.run_main("-v").out.decode(), r"^imgpull version: \d+\.\d+\.\d+ build date: \S+\n$")
         for kind in [imgpull.ImgpullError] + imgpull.ImgpullError.__subclasses__():
             self.assertRegex(imgpull.EPILOG, r"\b%d " % kind.exit_code)
 
     def test_the_file(self):
-        """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo; a
-        file's name that stdout's encoding lacks is escaped in the result line."""
-        copy = self.write("empty/imgpull", read(imgpull.__file__), 0o755)
+        """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo."""
+        copy, tests = self.write("empty/imgpull", read(imgpull.__file__), 0o755), os.path.abspath(__file__)
         code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
-        for words, place, said in [([copy, "--version"], self.path("empty"), "version: %s " % imgpull.__version__),
-                                   (["-c", code], HERE, r"^set\(\)\n$"), ([os.path.abspath(__file__), "demo"], HERE,
-                                    r"(?s)^(\$ imgpull [^$]*){2}\$ imgpull [^$]*: good: 1 image[^$]*$"),
-                                   ([imgpull.__file__, "-s", "http", self.serve().host + "/app:v1",
-                                     self.path("b\xe4r.tar")], HERE, r"b\\xe4r.tar in ")]:
-            out = subprocess.check_output([sys.executable] + words, cwd=place, stderr=subprocess.DEVNULL,
-                                          env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
+        for words, place, said in [
+                ([copy, "--version"], os.path.dirname(copy), imgpull.__version__), (["-c", code], HERE, r"^set\(\)\n$"),
+                ([tests, "demo"], HERE, r"^(\$ imgpull [^$]*){2}\$ imgpull [^$]*: good: 1 image[^$]*$")]:
+            out = subprocess.check_output([sys.executable] + words, cwd=place, stderr=subprocess.DEVNULL)
             self.assertRegex(out.decode(), said)
 
     def test_interrupted_while_telling(self):
@@ -4621,6 +4569,7 @@ class TestCommandLine(Case):
 
 class TestExitCodes(Case):
     # What is typed, the exit code, and what the line of error says; {app} is an image of {host}, {tar} a new file.
+    # Of layers see TestKeepGoing; for 7, TestResume.test_two_at_once; for 130, test_signals there.
     CODES = [
         ("-s https --retries 0 {app} {tar}", 1, "--scheme http"), ("{tls}/app:v1 {tar}", 1, "http"),
         ("-u jo {private}/app:v1 {tar}", 2, "--password-stdin"), ("UPPER {tar}", 2, "lower-case"),
@@ -4639,20 +4588,19 @@ class TestExitCodes(Case):
         ("{app} {text}", 6, "--force"), ("{app} {text}/x.tar", 6, "no directory .*thesis")]
 
     def test_codes(self):
-        """Of pulls and of dry runs: what would fail tonight fails now, before any layer comes, and nothing is left. Of
-        layers see TestKeepGoing; for 7, test_two_at_once; for 130, test_signals."""
-        def answers(status, page, **headers):
-            return self.serve(faults=[("tag", says(status, b"<html>" + page, **headers), ALWAYS)]).host
-        server, closed, html = self.serve(INDEX), self.serve(), {"Content_Type": "text/html"}
+        """Of pulls and of dry runs: what would fail tonight fails now, before any layer comes, and nothing is left."""
+        server, closed = self.serve(INDEX), self.serve()
         closed.close()
         places = dict(
             app=server.host + "/app:v1", host=server.host, closed=closed.host, dir=self.dir, tar=self.path("x.tar"),
             private=self.serve(challenges=[BEARER], users={"jo": "pw"}).host, text=self.write("thesis", b"my thesis"),
-            basic=self.serve(challenges=['Basic realm="x"']).host, none=answers(404, b"404 page not found", **html),
             login=self.serve(challenges=['Bearer realm="http://%s/token"' % closed.host]).host,
-            web=answers(200, b"<title>Welcome</title>", **html),
-            tls=answers(400, b"<title>400 The plain HTTP request was sent to HTTPS port</title>"),
-            busy=answers(503, b"<title>503 Service Temporarily Unavailable</title>"))
+            basic=self.serve(challenges=['Basic realm="x"']).host)
+        for name, status, title in [("none", 404, b"404 page not found"), ("web", 200, b"Welcome"),
+                                    ("tls", 400, b"400 The plain HTTP request was sent to HTTPS port"),
+                                    ("busy", 503, b"503 Service Temporarily Unavailable")]:
+            page = says(status, b"<html><title>%s</title>" % title, Content_Type="text/html")
+            places[name] = self.serve(faults=[("tag", page, ALWAYS)]).host
         for typed, code, words in selected(self.CODES):
             for more in ("", "--dry-run "):
                 with self.subTest(more + typed):
