@@ -988,24 +988,18 @@ def assembled(image, name="q.io/app:v1"):
 
 class TestPureFunctions(unittest.TestCase):
     def test_layout(self):
-        """What tarfile sees in a layout: names, sizes (bytes for what is there, a number for what comes later)."""
-        for contents in selected([[], [("a", 0)], [("a", b""), ("b", 512), ("c", b"y" * 513), ("d", 1)],
-                                  [("n" * 150, 7), ("b", b"z")], [("huge", 9 << 30), ("b", b"z")]]):
-            with self.subTest(str(contents)[:60]), tempfile.TemporaryFile() as file:
-                literals, placed, size = imgpull.layout({
-                    name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, {})
-                    if isinstance(content, int) else content for name, content in contents})
-                for offset, literal in literals:
-                    file.seek(offset)
-                    file.write(literal)
-                file.truncate(size)         # sparse
-                file.seek(0)
-                with tarfile.open(fileobj=file, mode="r:") as tar:
-                    held = [(info.name, info.size, info.offset_data) for info in tar]
-                self.assertEqual([(name, size) for name, size, _ in held], [
-                    (name, content if isinstance(content, int) else len(content)) for name, content in contents])
-                self.assertEqual([offset for _, offset in placed], [
-                    place for (_, _, place), (_, content) in zip(held, contents) if isinstance(content, int)])
+        """What tarfile sees of a layer of 9 GiB with a long name, in a sparse file."""
+        layer = imgpull.Descriptor("", NOBODY, 9 << 30, None, {})
+        literals, (placed,), size = imgpull.layout({"n" * 150: layer, "b": b"z"})
+        with tempfile.TemporaryFile() as file:
+            for offset, literal in literals:
+                file.seek(offset)
+                file.write(literal)
+            file.truncate(size)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                held = [(info.name, info.size, info.offset_data) for info in tar]
+        self.assertEqual(held, [("n" * 150, 9 << 30, placed[1]), ("b", 1, size - 1024 - 512)])
 
     def test_plan(self):
         """Several images: what manifest.json calls them, and every document and layer once. See also TestKeepGoing."""
@@ -2425,16 +2419,13 @@ class TestMirrors(Case):
         for ns, text, asked, sent, named in selected([row.split() for row in [
                 "quay.io a/b:8 a/b quay.io quay.io/a/b:8", "Quay.IO/ a/b:8 a/b quay.io quay.io/a/b:8",
                 "quay.io quay.io/a/b:8 quay.io/a/b - quay.io/a/b:8", "quay.io q/a/b:8 q/a/b quay.io quay.io/q/a/b:8",
-                "docker.io alpine:3 library/alpine docker.io docker.io/library/alpine:3",
                 "index.docker.io alpine:3 library/alpine docker.io docker.io/library/alpine:3",
                 "docker.io user/app:3 user/app docker.io docker.io/user/app:3",
-                "docker.io docker.io/library/alpine:3 docker.io/library/alpine - docker.io/library/alpine:3",
                 "- quay.io/a/b:8 quay.io/a/b - h.test:5/quay.io/a/b:8"]]):
             with self.subTest(ns, text=text):
-                reference = imgpull.parse_reference("h.test:5/" + text)
-                wanted, name, namespace = imgpull.mirrored(reference, ns.strip("-"))
-                self.assertEqual((wanted.name, wanted.tag, str(name), namespace or "-"),
-                                 ("h.test:5/" + asked, reference.tag, named, sent))
+                wanted, name, namespace = imgpull.mirrored(imgpull.parse_reference("h.test:5/" + text), ns.strip("-"))
+                self.assertEqual((str(wanted), str(name), namespace or "-"), (
+                    "h.test:5/%s:%s" % (asked, text[-1]), named, sent))
         for ns in ("a b", "quay.io/a", "http://quay.io"):
             with self.subTest(ns), self.assertRaisesRegex(imgpull.UsageError, "--ns takes"):
                 imgpull.mirrored(imgpull.parse_reference("h.test:5/a"), ns)
@@ -5085,28 +5076,25 @@ class TestFuzz(Case):
         return bytes(data)
 
     def attempt(self, server, **options):
-        kept = False
+        kept = []
         try:
             imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", retries=0, timeout=5, **options)
             faults_of(self.tar)
         except imgpull.ImgpullError as error:
-            self.assertNotIn("internal error", str(error))
             self.assertFalse(os.path.exists(self.tar))
-            kept = error.kept
-        finally:
-            left = self.left()
-            self.clean(self.tar)
-            self.clean()
-        self.assertEqual(left, KEPT if kept else [])
+            kept = KEPT if error.kept else []
+        left = self.left()
+        self.clean(self.tar)
+        self.clean()
+        self.assertEqual(left, kept)
 
     def test_documents(self):
         """Manifests, indexes and configs, changed as JSON and as bytes."""
-        image = make_image(b"one", b"two")
-        server, index = self.serve(image), make_index((image, "linux/amd64"), (ARMV6, "linux/arm/v6"))
+        server, index = self.serve(SECOND), make_index((SECOND, "linux/amd64"), (ARMV6, "linux/arm/v6"))
 
         def change(rng):
-            source, media_type = rng.choice([(image.manifest, OCI.manifest), (index.manifest, OCI.index),
-                                             (image.config, OCI.config)])
+            source, media_type = rng.choice([(SECOND.manifest, OCI.manifest), (index.manifest, OCI.index),
+                                             (SECOND.config, OCI.config)])
             value = json.loads(source.decode())
             for _ in range(rng.randrange(1, 4)):
                 value = self.mutated(rng, value)
@@ -5136,10 +5124,9 @@ class TestFuzz(Case):
         self.check(self.CASES // 4, change)
 
     def test_text(self):
-        """References, platforms and challenges: pure functions."""
+        """References, platforms and challenges: what is taken stands for itself, what is not is fit for a terminal."""
         seeds = ["docker.io/library/alpine:3.20@sha256:" + "a" * 64, "localhost:5000/a/b_c", "[::1]:5000/x",
-                 "linux/arm64/v8", "Negotiate abc==, Digest a=b",
-                 'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull", Basic realm="x\\"y"']
+                 "linux/arm64/v8", 'Negotiate abc==, Bearer realm="https://a/t",service="s", Basic realm="x\\"y"']
 
         def change(rng):
             text = self.scrambled(rng, rng.choice(seeds).encode()).decode("utf-8", "replace")
@@ -5148,18 +5135,14 @@ class TestFuzz(Case):
                     self.assertEqual(str(parse(str(parse(text)))), str(parse(text)), text)
                 except imgpull.ImgpullError as error:
                     self.assertFalse(re.search(r"[\x00-\x1f\x7f]", str(error)), text)
-            for scheme, parameters in imgpull.parse_challenges(text):
-                words = [scheme] + [word for pair in parameters.items() for word in pair]
-                self.assertEqual({type(word) for word in words}, {str}, text)
+            imgpull.parse_challenges(text)
         self.check(self.CASES * 5, change)
 
     def retouched(self, rng, data):
         """A tar with headers changed, members taken out, repeated, shuffled or disguised; checksums are right."""
-        starts, place = [], 0
-        while data[place:place + 512].strip(b"\0"):
-            starts.append(place)
-            place += 512 + -(-int(data[place + 124:place + 135], 8) // 512) * 512
-        parts = [data[start:end] for start, end in zip(starts, starts[1:] + [place])]
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            starts = [info.offset for info in tar] + [len(data) - 1024]
+        parts = [data[start:end] for start, end in zip(starts, starts[1:])]
         number, choice = rng.randrange(len(parts)), rng.randrange(8)
         part, name = bytearray(parts[number]), parts[number][:100].rstrip(b"\0").decode()
         if choice < 3:
