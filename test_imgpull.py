@@ -2291,9 +2291,10 @@ class TestProxies(Case):
                 proxy = self.serve(image=None, kind=lambda: FakeSocks(user, **fault) if socks else FakeProxy(
                     server, user and "Basic " + b64(user), **fault))
                 self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
+                self.clean(self.tar)
                 with mock.patch.dict(os.environ, all_proxy=url.format(proxy.host)):
-                    run = self.run_main("-s", scheme, "--debug", "--force", "--cacert", os.path.join(
-                        self.pems(), "ca.pem"), "-u=user:pass", "--retries", "0", host + "/app:v1", self.tar)
+                    run = self.run_main("-s", scheme, "--debug", "--cacert", os.path.join(self.pems(), "ca.pem"),
+                                        "-u=user:pass", "--retries", "0", host + "/app:v1", self.tar)
                 self.assertNotIn("hunter2", run.err)
                 if code:
                     self.fails(run, words, code=code)
@@ -2347,6 +2348,8 @@ class TestTLS(Case):
         self.write("hashed/406a94b4.0", authority)                          # OpenSSL's name for our CA's subject
         self.write("certs.d/127.0.0.1/client.cert", client)                 # for port 443 alone
         date = "out of date" if sys.version_info >= (3, 7) else "certificate"
+        stores = [dict(mtls, faults=[("layer", redirect(307, "https://localhost:%d{path}" % self.serve(
+            tls=self.pems(), **wants).port), ALWAYS)]) for wants in ({}, mtls)]
         for name, code, server, options, words, *more in selected([(name, 0, server, options, "", *more) for
                 name, server, options, *more in [       # the last: files in certs.d (bytes), or the environment
                     ("insecure", {}, ("--insecure",)), ("insecure, expired", expired, ("-i",)),
@@ -2355,6 +2358,7 @@ class TestTLS(Case):
                     ("$SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}),
                     ("certs.d", {}, (), {"mine.crt": authority}), ("--cert", mtls, ours + (pem("client.key"),)),
                     ("certs.d, all", mtls, (), {"ca.crt": authority, "client.cert": client, "client.key": key}),
+                    ("a store", stores[0], ours + (pem("client.key"),)),
                     # A loopback registry without TLS is spoken to over http, unless https was asked for.
                     ("loopback", http, ()), ("loopback by name", dict(http, host="localhost"), ())] + [
                     (host, {"host": host}, ca) for host in ("127.0.0.1", "REG.Test", "[::1]", "localhost")]] + [
@@ -2365,6 +2369,7 @@ class TestTLS(Case):
                 ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*%s.*--cacert" % path(pem("client.pem"))),
                 ("another host", 1, elsewhere, ca, "another name.*--insecure"),
                 ("no certificate of ours", 1, mtls, ca, "--cert"),
+                ("a store, which is not shown --cert", 1, stores[1], ours + (pem("client.key"),), "localhost"),
                 ("certs.d, no key", 2, mtls, (), "client.key cannot be used", {"client.cert": client}),
                 ("CA file missing", 2, {}, ("-x", none), path(none)),
                 ("CA file rubbish", 2, {}, ("-x", rubbish), path(rubbish)),
@@ -2375,17 +2380,18 @@ class TestTLS(Case):
                 ("key of another", 2, {}, ours + (pem("server.key"),), "client.pem.*belong together"),
                 ("key locked, no terminal", 2, {}, ours + (pem("locked.key"),), "pass phrase")]):
             with self.subTest(name):
-                settings = dict({"tls": self.pems(), "host": "127.0.0.1"}, **server)
+                settings = dict({"tls": self.pems(), "host": ""}, **server)
                 host, server = settings.pop("host"), self.serve(**settings)
                 self.hosts = {host.lower().strip("[]"): server}
-                host, environment = "%s:%d" % (host, server.port), {}
+                host, environment = "%s:%d" % (host or "127.0.0.1", server.port), {}
                 for file, content in more[0].items() if more else ():
                     if isinstance(content, bytes):
                         self.write("certs.d/%s/%s" % (host, file), content)
                     else:
                         environment[file] = content
+                self.clean(self.tar)
                 with mock.patch.dict(os.environ, environment):
-                    run = self.run_main("--retries", "0", "--force", *options, host + "/app:v1", self.tar)
+                    run = self.run_main("--retries", "0", *options, host + "/app:v1", self.tar)
                 if code:
                     self.fails(run, words, code=code)
                     self.assertEqual(self.left(), [])
@@ -2398,19 +2404,6 @@ class TestTLS(Case):
         context = imgpull.tls_context(imgpull.TLSFiles((), None, None, False))
         self.assertFalse(context.verify_flags & ssl.VERIFY_X509_STRICT)
         self.assertEqual((context.check_hostname, context.verify_mode), (True, ssl.CERT_REQUIRED))
-
-    def test_store(self):
-        """A store is reached by the same CA, and not shown --cert."""
-        options = [word for name in ("ca", "cert", "key") for word in (
-            "--" + name, self.pem({"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}[name]))]
-        for client_ca in (None, self.pem("ca.pem")):
-            store = self.serve(tls=self.pems(), client_ca=client_ca)
-            self.hosts["store.test"] = store
-            server = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"), faults=[
-                ("layer", redirect(307, "https://store.test:%d{path}" % store.port), ALWAYS)])
-            run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
-            if client_ca:
-                self.fails(run, "store.test")
 
 
 class TestMirrors(Case):
