@@ -2152,28 +2152,22 @@ def tunnel(wire, host, port):
 
 class ProxyWire(Wire):
     def do_CONNECT(self):
-        self.request_now = request = Request(self)
-        self.server.requests.append(request)
-        answer = self.server.answer(request)
-        if answer.status == 200:
-            answer.change(Content_Length=None)
-            self.send_head(answer)
+        self.serve()
+        if self.request_now.status == 200:
             self.close_connection = True
             tunnel(self, *self.path.rsplit(":", 1))
-        else:
-            self.send(answer)
 
 
 class FakeProxy(LoopbackServer):
     """A forward proxy: CONNECT is tunnelled; absolute-form requests are answered by `behind`, a FakeRegistry."""
-    handler = ProxyWire
+    handler, user, status = ProxyWire, "", 200
 
-    def __init__(self, behind, user=None, status=200):
-        self.behind, self.user, self.status = behind, user, status
+    def __init__(self, behind):
+        self.behind = behind
         super().__init__()
 
     def answer(self, request):
-        if self.user and request.headers.get("Proxy-Authorization") != self.user:
+        if self.user and request.headers["Proxy-Authorization"] != "Basic " + b64(self.user):
             return Answer(407, b"who are you?", Proxy_Authenticate='Basic realm="corporate"')
         if request.method == "CONNECT" or self.status != 200:
             return Answer(self.status)
@@ -2202,11 +2196,7 @@ class SocksWire(socketserver.StreamRequestHandler):
 
 
 class FakeSocks(LoopbackServer):
-    handler = SocksWire
-
-    def __init__(self, user="", code=0, bad=""):
-        self.user, self.code, self.bad = user, code, bad
-        super().__init__()
+    handler, user, code, bad = SocksWire, "", 0, ""
 
 
 class TestProxies(Case):
@@ -2278,8 +2268,8 @@ class TestProxies(Case):
                 server = self.serve(tls=self.pems() if scheme == "https" else None, challenges=['Basic realm="x"'],
                                     users={"user": "pass"})
                 socks = "socks" in url.lower()
-                proxy = self.serve(image=None, kind=lambda: FakeSocks(user, **fault) if socks else FakeProxy(
-                    server, user and "Basic " + b64(user), **fault))
+                proxy = self.serve(image=None, kind=FakeSocks if socks else lambda: FakeProxy(server))
+                vars(proxy).update(fault, user=user)
                 self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
                 self.clean(self.tar)
                 with mock.patch.dict(os.environ, all_proxy=url.format(proxy.host)):
