@@ -859,8 +859,7 @@ class TestPlatforms(Case):
         for system, machine, platform in selected([row.split() for row in [
                 "Linux x86_64 linux/amd64", "Linux aarch64 linux/arm64", "Linux i686 linux/386",
                 "Linux armv7l linux/arm/v7", "Linux armv6l linux/arm/v6", "Linux armv5tel linux/arm/v5",
-                "Linux s390x linux/s390x", "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64",
-                "FreeBSD amd64 freebsd/amd64", "Windows AMD64 windows/amd64"]]):
+                "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64", "Windows AMD64 windows/amd64"]]):
             with self.subTest(system=system, machine=machine), mock.patch("platform.system", lambda: system), \
                     mock.patch("platform.machine", lambda: machine):
                 self.assertEqual(str(HOST_PLATFORM()), platform)
@@ -1006,8 +1005,7 @@ class TestPureFunctions(unittest.TestCase):
         for images, layers, tags in selected([
                 ([app, assembled(IMAGE, name="q.io/b:v1")], IMAGE.layers, [["q.io/app:v1", "q.io/b:v1"]]),
                 ([app, arm], IMAGE.layers + ARM.layers, [["q.io/app:v1"], ["q.io/b:v2"]]),
-                ([arm, assembled(IMAGE, "q.io/app@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None]),
-                ([assembled(make_image(b"x", b"x"))], make_image(b"x").layers, [["q.io/app:v1"]])]):
+                ([arm, assembled(IMAGE, "q.io/x@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None])]):
             with self.subTest(tags):
                 plan = imgpull.plan_archive(images)
                 self.assertEqual([entry["RepoTags"] for entry in imgpull.docker_manifest(plan.images)], tags)
@@ -1768,8 +1766,7 @@ class TestCredentials(Case):
                 self.assertEqual((exchange.method, exchange.authorization, exchange.form), ("POST", None, {
                     "grant_type": ["refresh_token"], "refresh_token": ["identity-secret"], "client_id": ["imgpull"],
                     "service": ["fake.azurecr.io"], "scope": ["repository:app:pull"]}))
-                seen = [(request.target, request.authorization) for request in server.requests]
-                self.assertNotIn("identity-secret", str(seen))
+                self.assertNotIn("identity-secret", str([(one.target, one.authorization) for one in server.requests]))
 
 
 # --- the login ladder, and quota -------------------------------------------------------------------------------------
@@ -2215,8 +2212,7 @@ class TestProxies(Case):
         ("a, b ,reg.example ", "reg.example", ""), ("a,,b", "", "reg.example"), ("example/8", "", "reg.example"),
         ("10.0.0.0/8", "10.1.2.3", "11.1.2.3"), ("10.1.2.3", "10.1.2.3:5000", "10.1.2.30"),
         ("192.168.1.0/255.255.255.0", "192.168.1.9", "192.168.2.9"), ("10.0.0.0/99", "", "10.1.2.3"),
-        ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("2001:db8::1", "[2001:db8::1]", "[2001:db8::2]"),
-        ("[2001:db8::1]:5000", "[2001:db8::1]:5000", "[2001:db8::1]")]
+        ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("[2001:db8::1]:5", "[2001:db8::1]:5", "[2001:db8::1]")]
     # Scheme, proxy, the user that it wants, its fault, exit code, words of the error. A proxy of HTTP gets CONNECT, or
     # plain http in absolute form; one of SOCKS5 resolves the name. Over plain http, its 401 may be the registry's.
     THROUGH = [(scheme, "http://j%C3%B6:hunter2%40%2F%e4@{}", "jö:hunter2@/\udce4", {}, 0, "")
@@ -2315,12 +2311,10 @@ class TestProxies(Case):
 
 
 class TestTLS(Case):
-    def pem(self, name):
-        return os.path.join(self.pems(), name)
-
     def test_tls(self):
         """Whom we reach, as whom; what is wrong with TLS, or with files that we are given (wrong usage): what helps."""
-        pem, none, rubbish, path = self.pem, self.path("none"), self.write("rubbish", b"rubbish"), re.escape
+        pem, path = lambda name: os.path.join(self.pems(), name), re.escape
+        none, rubbish = self.path("none"), self.write("rubbish", b"rubbish")
         ca, mtls, http = ("-x", pem("ca.pem")), {"client_ca": pem("ca.pem")}, {"tls": None}
         expired, elsewhere = {"certificate": "expired.pem"}, {"host": "elsewhere.test"}
         ours = ca + ("--cert", pem("client.pem"), "--key")
