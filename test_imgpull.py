@@ -858,8 +858,7 @@ class TestPlatforms(Case):
         for system, machine, platform in selected([row.split() for row in [
                 "Linux x86_64 linux/amd64", "Linux aarch64 linux/arm64", "Linux i686 linux/386",
                 "Linux armv7l linux/arm/v7", "Linux armv6l linux/arm/v6", "Linux armv5tel linux/arm/v5",
-                "Linux s390x linux/s390x", "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64",
-                "FreeBSD amd64 freebsd/amd64", "Windows AMD64 windows/amd64"]]):
+                "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64", "Windows AMD64 windows/amd64"]]):
             with self.subTest(system=system, machine=machine), mock.patch("platform.system", lambda: system), \
                     mock.patch("platform.machine", lambda: machine):
                 self.assertEqual(str(HOST_PLATFORM()), platform)
@@ -920,23 +919,22 @@ class TestPlatforms(Case):
         schema1 = document(to_json({"schemaVersion": 1, "fsLayers": [], "history": []}))
         gone, missing = make_image(b"its config is gone"), make_image(b"not there at all")
         broken = [(schema1, None), (make_artifact(), None), (missing, None), (gone, None)]
-        for children, taken in selected([
-                ([(ARM, None), (IMAGE, None)], IMAGE), (broken + [(IMAGE, None)], IMAGE), (broken, None),
-                ([(missing, None), (IMAGE, "linux/amd64")], IMAGE),
-                ([(make_index((ARM, None), (IMAGE, None)), None)], None)]):     # an index is no image
-            with self.subTest(str(children)[:90]):
-                server = self.serve(make_index(*children))
+        for children, taken, *faults in selected([
+                ([(ARM, None), (IMAGE, None)], IMAGE), (broken + [(IMAGE, None)], IMAGE),
+                (broken, "no platform at all"), ([(missing, None), (IMAGE, "linux/amd64")], IMAGE),
+                ([(make_index((ARM, None), (IMAGE, None)), None)], "no platform at all"),      # an index is no image
+                ([(ARM, None), (IMAGE, None)], "503", ("manifest", says(503), ALWAYS))]):
+            with self.subTest(str(children)[:90], taken=str(taken)[:90]):
+                server = self.serve(make_index(*children), faults=faults)
                 server.manifests.pop(("app", missing.digest), None)
                 server.blobs.pop(sha256(gone.config), None)
-                run = self.pull(server, expect=0 if taken else 3)
-                if not taken:
-                    self.fails(run, "no platform at all", code=3)
+                run = self.pull(server, "--retries", "0", expect=FAILED if isinstance(taken, str) else 0)
+                if isinstance(taken, str):
+                    self.fails(run, taken, code=FAILED)
                 else:
                     self.assertIn(taken.digest, self.said.out.decode())
                 if (IMAGE, "linux/amd64") in children:                          # then the others are not even asked for
                     self.assertEqual(len(server.requests), 5, server.requests)
-        server = self.serve(make_index((ARM, None), (IMAGE, None)), faults=[Fault("manifest", says(503), ALWAYS)])
-        self.fails(self.pull(server, "--retries", "0", expect=4), "503", code=4)
 
 
 class TestChallenges(unittest.TestCase):
@@ -979,24 +977,18 @@ def assembled(image, name="q.io/app:v1"):
 
 class TestPureFunctions(unittest.TestCase):
     def test_layout(self):
-        """What tarfile sees in a layout: names, sizes (bytes for what is there, a number for what comes later)."""
-        for contents in selected([[], [("a", 0)], [("a", b""), ("b", 512), ("c", b"y" * 513), ("d", 1)],
-                                  [("n" * 150, 7), ("b", b"z")], [("huge", 9 << 30), ("b", b"z")]]):
-            with self.subTest(str(contents)[:60]), tempfile.TemporaryFile() as file:
-                literals, placed, size = imgpull.layout({
-                    name: imgpull.Descriptor("", "sha256:" + "0" * 64, content, None, {})
-                    if isinstance(content, int) else content for name, content in contents})
-                for offset, literal in literals:
-                    file.seek(offset)
-                    file.write(literal)
-                file.truncate(size)         # sparse
-                file.seek(0)
-                with tarfile.open(fileobj=file, mode="r:") as tar:
-                    held = [(info.name, info.size, info.offset_data) for info in tar]
-                self.assertEqual([(name, size) for name, size, _ in held], [
-                    (name, content if isinstance(content, int) else len(content)) for name, content in contents])
-                self.assertEqual([offset for _, offset in placed], [
-                    place for (_, _, place), (_, content) in zip(held, contents) if isinstance(content, int)])
+        """What tarfile sees of a layer of 9 GiB with a long name, in a sparse file."""
+        layer = imgpull.Descriptor("", NOBODY, 9 << 30, None, {})
+        literals, (placed,), size = imgpull.layout({"n" * 150: layer, "b": b"z"})
+        with tempfile.TemporaryFile() as file:
+            for offset, literal in literals:
+                file.seek(offset)
+                file.write(literal)
+            file.truncate(size)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                held = [(info.name, info.size, info.offset_data) for info in tar]
+        self.assertEqual(held, [("n" * 150, 9 << 30, placed[1]), ("b", 1, size - 1024 - 512)])
 
     def test_plan(self):
         """Several images: what manifest.json calls them, and every document and layer once. See also TestKeepGoing."""
@@ -1004,8 +996,7 @@ class TestPureFunctions(unittest.TestCase):
         for images, layers, tags in selected([
                 ([app, assembled(IMAGE, name="q.io/b:v1")], IMAGE.layers, [["q.io/app:v1", "q.io/b:v1"]]),
                 ([app, arm], IMAGE.layers + ARM.layers, [["q.io/app:v1"], ["q.io/b:v2"]]),
-                ([arm, assembled(IMAGE, "q.io/app@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None]),
-                ([assembled(make_image(b"x", b"x"))], make_image(b"x").layers, [["q.io/app:v1"]])]):
+                ([arm, assembled(IMAGE, "q.io/x@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None])]):
             with self.subTest(tags):
                 plan = imgpull.plan_archive(images)
                 self.assertEqual([entry["RepoTags"] for entry in imgpull.docker_manifest(plan.images)], tags)
@@ -1013,22 +1004,15 @@ class TestPureFunctions(unittest.TestCase):
                 text = b"".join(literal for _, literal in plan.literals)
                 self.assertEqual({text.count(body) for image in images for body in image.documents.values()}, {1})
 
-    def test_walk(self):
-        """Each manifest once, parents first; what cannot be read is passed over; indexes without end are an error."""
+    def test_many_manifests(self):
+        """A thousand manifests below an index, and those below these, are enough."""
         many = [make_index(*[(document(b"%d" % number), None) for number in range(first, first + 600)])
                 for first in (0, 600)]
-        inner = make_index((IMAGE, None), (ARM, None))
-        shared, wide = make_index((inner, None), (ARM, None)), make_index((many[0], None), (many[1], None))
-        parsed = {part.digest: imgpull.parse_manifest(part.manifest, part.digest, "it")
-                  for part in [IMAGE, ARM, inner, shared, wide] + many}
-
-        def walked(top):
-            top = parsed[top.digest]
-            return [descriptor.digest for descriptor, _ in imgpull.walk(top.descriptor, top, parsed.get, "it")]
-        self.assertEqual(walked(shared), [shared.digest, inner.digest, ARM.digest, IMAGE.digest])
-        self.assertEqual(walked(many[0]), [many[0].digest])
-        with self.assertRaisesRegex(imgpull.Damaged, "more than 1000"):
-            walked(wide)
+        wide = make_index((many[0], None), (many[0], None)), make_index((many[0], None), (many[1], None))
+        parsed = {part.digest: imgpull.parse_manifest(part.manifest, part.digest, "it") for part in (*many, *wide)}
+        good, bad = [imgpull.walk(parsed[top.digest].descriptor, parsed[top.digest], parsed.get, "it") for top in wide]
+        self.assertEqual([each.digest for each, _ in good], [wide[0].digest, many[0].digest])
+        self.assertRaisesRegex(imgpull.Damaged, "more than 1000", list, bad)
 
     def test_json_as_go_reads_it(self):
         """A key in two spellings, in another case than Go's, or twice, and half characters, are refused."""
@@ -1040,8 +1024,8 @@ class TestPureFunctions(unittest.TestCase):
                 ({"manifests": [], "Layers": []}, "another case"), (dict(good, Subject=config), "another case"),
                 (dict(good, config=dict(config, MediaType="x")), "another case"),
                 (dict(good, **{"layer\u017f": []}), "not a"), (dict(good, annotations={"x": "\udcff"}), "not a JSON"),
-                (dict(good, annotations={"\ud800": "x"}), "not a JSON"), (dict(good, annotations={"x": 5}), "a string"),
-                (b'{"manifests": [], "manifests": []}', "not a JSON"), (dict(good, manifests=[]), "neither")]):
+                (dict(good, annotations={"x": 5}), "a string"), (dict(good, manifests=[]), "neither"),
+                (b'{"manifests": [], "manifests": []}', "not a JSON")]):
             with self.subTest(str(body)[-90:]):
                 data = body if isinstance(body, bytes) else to_json(body)
                 if words:
@@ -1596,12 +1580,10 @@ THERE, OURS_THERE = {"DOCKER_CONFIG": "{home}/elsewhere"}, podman(OURS, "elsewhe
 
 class TestCredentials(Case):
     """Who has logged in with docker or podman needs no options. Rows: files in the home directory, who must come."""
-    LOGINS = [login(str(options), *files, options=options, stdin=stdin, expect=expect)
-              for options, files, stdin, expect in [
-        (("--user", "user", "--password", "pass"), (), "", "user:pass"), ((), (), "", ""),
-        (("-u", "user", "--password-stdin"), (), "pass\n", "user:pass"), (("-u=jo", "-p", "pä:s"), (), "", "jo:pä:s"),
-        (("-u", "user", "--password-stdin"), (), " pa ss \r\n", "user: pa ss "),
-        (("-u=user:pass",), (docker(OTHERS),), "", "user:pass"), (("-t", b64("AWS:pass")), (), "", "AWS:pass")]
+    LOGINS = [login(options, options=options.split(), stdin=stdin, expect=expect) for options, stdin, expect in [
+        ("", "", ""), ("--user user --password pass", "", "user:pass"), ("-u=jo -p pä:s", "", "jo:pä:s"),
+        ("-u user --password-stdin", "pass\n", "user:pass"), ("-t " + b64("AWS:pass"), "", "AWS:pass"),
+        ("-u user --password-stdin", " pa ss \r\n", "user: pa ss ")]
     ] + [login(str(auths), docker(auths), expect=expect) for expect, several in [
         ("user:pass", [
             {"{host}": MINE, "other.example": THEIRS}, {"https://{host}": MINE}, {"https://{host}/v1/": MINE},
@@ -1615,7 +1597,6 @@ class TestCredentials(Case):
         (podman({"{host}/team/app": MINE, "{host}/team": THEIRS, "{host}": THEIRS}),),
         (podman({"{host}": THEIRS, "{host}/team": MINE, "{host}/te": THEIRS}),),
         (docker(OTHERS, credHelpers={"{host}": "found"}),), (docker({"{host}": {}}, credsStore="found"),),
-        (docker(OURS, credsStore="failing", credHelpers={"{host}": ""}),),
         (docker({}, credsStore="failing", credHelpers={"{host}": "found"}),)]
     ] + [login(str(files), files, expect="") for files in [
         podman({"{host}/other": THEIRS, "{host}/team/ap": THEIRS}), {DOCKER_CONFIG: b"\n"},
@@ -1635,6 +1616,7 @@ class TestCredentials(Case):
         {"auths": {"{host}": {"auth": "?%"}}}, {"auths": {"{host}": {"auth": b64("user")}}}, None,      # a FIFO
         {"auths": {"{host}": {"username": "\ud800", "password": "pass"}}}, {"credsStore": "../../bin/sh"}]
     ] + [
+        login("an option and a file", docker(OTHERS), options=("-u=user:pass",)),
         login("a directory", {DOCKER_CONFIG + "/x": b""}, expect="", warning="config.json"),
         login("with -q", {DOCKER_CONFIG: b"{"}, options=("-q",), expect="", warning="config.json is not"),
         login("broken podman, good docker", docker(OURS), {PODMAN_CONFIG: b"?"}, warning="auth.json"),
@@ -1738,8 +1720,7 @@ class TestCredentials(Case):
                 self.assertEqual((exchange.method, exchange.authorization, exchange.form), ("POST", None, {
                     "grant_type": ["refresh_token"], "refresh_token": ["identity-secret"], "client_id": ["imgpull"],
                     "service": ["fake.azurecr.io"], "scope": ["repository:app:pull"]}))
-                seen = [(request.target, request.authorization) for request in server.requests]
-                self.assertNotIn("identity-secret", str(seen))
+                self.assertNotIn("identity-secret", str([(one.target, one.authorization) for one in server.requests]))
 
 
 # --- the login ladder, and quota -------------------------------------------------------------------------------------
@@ -2045,28 +2026,22 @@ def tunnel(wire, host, port):
 
 class ProxyWire(Wire):
     def do_CONNECT(self):
-        self.request_now = request = Request(self)
-        self.server.requests.append(request)
-        answer = self.server.answer(request)
-        if answer.status == 200:
-            answer.change(Content_Length=None)
-            self.send_head(answer)
+        self.serve()
+        if self.request_now.status == 200:
             self.close_connection = True
             tunnel(self, *self.path.rsplit(":", 1))
-        else:
-            self.send(answer)
 
 
 class FakeProxy(LoopbackServer):
     """A forward proxy: CONNECT is tunnelled; absolute-form requests are answered by `behind`, a FakeRegistry."""
-    handler = ProxyWire
+    handler, user, status = ProxyWire, "", 200
 
-    def __init__(self, behind, user=None, status=200):
-        self.behind, self.user, self.status = behind, user, status
+    def __init__(self, behind):
+        self.behind = behind
         super().__init__()
 
     def answer(self, request):
-        if self.user and request.headers.get("Proxy-Authorization") != self.user:
+        if self.user and request.headers["Proxy-Authorization"] != "Basic " + b64(self.user):
             return Answer(407, b"who are you?", Proxy_Authenticate='Basic realm="corporate"')
         if request.method == "CONNECT" or self.status != 200:
             return Answer(self.status)
@@ -2095,11 +2070,7 @@ class SocksWire(socketserver.StreamRequestHandler):
 
 
 class FakeSocks(LoopbackServer):
-    handler = SocksWire
-
-    def __init__(self, user="", code=0, bad=""):
-        self.user, self.code, self.bad = user, code, bad
-        super().__init__()
+    handler, user, code, bad = SocksWire, "", 0, ""
 
 
 class TestProxies(Case):
@@ -2118,8 +2089,7 @@ class TestProxies(Case):
         ("a, b ,reg.example ", "reg.example", ""), ("a,,b", "", "reg.example"), ("example/8", "", "reg.example"),
         ("10.0.0.0/8", "10.1.2.3", "11.1.2.3"), ("10.1.2.3", "10.1.2.3:5000", "10.1.2.30"),
         ("192.168.1.0/255.255.255.0", "192.168.1.9", "192.168.2.9"), ("10.0.0.0/99", "", "10.1.2.3"),
-        ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("2001:db8::1", "[2001:db8::1]", "[2001:db8::2]"),
-        ("[2001:db8::1]:5000", "[2001:db8::1]:5000", "[2001:db8::1]")]
+        ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("[2001:db8::1]:5", "[2001:db8::1]:5", "[2001:db8::1]")]
     # Scheme, proxy, the user that it wants, its fault, exit code, words of the error. A proxy of HTTP gets CONNECT, or
     # plain http in absolute form; one of SOCKS5 resolves the name. Over plain http, its 401 may be the registry's.
     THROUGH = [(scheme, "http://j%C3%B6:hunter2%40%2F%e4@{}", "jö:hunter2@/\udce4", {}, 0, "")
@@ -2156,8 +2126,8 @@ class TestProxies(Case):
 
     def test_origins(self):
         """Whom a URL leads to; what can be none never gets into a request, and its secrets into no message."""
-        for url, origin in [("https://reg.example/v2/", "reg.example"), ("HTTP://Reg.Example:80", "reg.example"),
-                            ("https://u:p@[::1]:5000/x", "[::1]:5000"), ("http://h:443?q", "h:443")]:
+        for url, origin in [("HTTP://H.Test:80/v2/", "h.test"), ("https://u:p@[::1]:5/x", "[::1]:5"),
+                            ("http://h:443?q", "h:443")]:
             self.assertEqual(str(imgpull.origin_of(url)), origin)
         for url in ("ftp://h", "https://", "https://h:99999", "https://[::1", "https://a b/", "https://a\x7f/", "//h",
                     "https://a:s3cret@h b/", "ftp://a:b@s3cret@h/?s3cret#s3cret", "https://[?s3cret"):
@@ -2171,12 +2141,13 @@ class TestProxies(Case):
                 server = self.serve(tls=self.pems() if scheme == "https" else None, challenges=['Basic realm="x"'],
                                     users={"user": "pass"})
                 socks = "socks" in url.lower()
-                proxy = self.serve(image=None, kind=lambda: FakeSocks(user, **fault) if socks else FakeProxy(
-                    server, user and "Basic " + b64(user), **fault))
+                proxy = self.serve(image=None, kind=FakeSocks if socks else lambda: FakeProxy(server))
+                vars(proxy).update(fault, user=user)
                 self.hosts["reg.test"], host = server, "reg.test:%d" % server.port
+                self.clean(self.tar)
                 with mock.patch.dict(os.environ, all_proxy=url.format(proxy.host)):
-                    run = self.run_main("-s", scheme, "--debug", "--force", "--cacert", os.path.join(
-                        self.pems(), "ca.pem"), "-u=user:pass", "--retries", "0", host + "/app:v1", self.tar)
+                    run = self.run_main("-s", scheme, "--debug", "--cacert", os.path.join(self.pems(), "ca.pem"),
+                                        "-u=user:pass", "--retries", "0", host + "/app:v1", self.tar)
                 self.assertNotIn("hunter2", run.err)
                 if code:
                     self.fails(run, words, code=code)
@@ -2217,12 +2188,10 @@ class TestProxies(Case):
 
 
 class TestTLS(Case):
-    def pem(self, name):
-        return os.path.join(self.pems(), name)
-
     def test_tls(self):
         """Whom we reach, as whom; what is wrong with TLS, or with files that we are given (wrong usage): what helps."""
-        pem, none, rubbish, path = self.pem, self.path("none"), self.write("rubbish", b"rubbish"), re.escape
+        pem, path = lambda name: os.path.join(self.pems(), name), re.escape
+        none, rubbish = self.path("none"), self.write("rubbish", b"rubbish")
         ca, mtls, http = ("-x", pem("ca.pem")), {"client_ca": pem("ca.pem")}, {"tls": None}
         expired, elsewhere = {"certificate": "expired.pem"}, {"host": "elsewhere.test"}
         ours = ca + ("--cert", pem("client.pem"), "--key")
@@ -2230,6 +2199,8 @@ class TestTLS(Case):
         self.write("hashed/406a94b4.0", authority)                          # OpenSSL's name for our CA's subject
         self.write("certs.d/127.0.0.1/client.cert", client)                 # for port 443 alone
         date = "out of date" if sys.version_info >= (3, 7) else "certificate"
+        stores = [dict(mtls, faults=[("layer", redirect(307, "https://localhost:%d{path}" % self.serve(
+            tls=self.pems(), **wants).port), ALWAYS)]) for wants in ({}, mtls)]
         for name, code, server, options, words, *more in selected([(name, 0, server, options, "", *more) for
                 name, server, options, *more in [       # the last: files in certs.d (bytes), or the environment
                     ("insecure", {}, ("--insecure",)), ("insecure, expired", expired, ("-i",)),
@@ -2238,6 +2209,7 @@ class TestTLS(Case):
                     ("$SSL_CERT_DIR", {}, (), {"SSL_CERT_DIR": self.path("hashed")}),
                     ("certs.d", {}, (), {"mine.crt": authority}), ("--cert", mtls, ours + (pem("client.key"),)),
                     ("certs.d, all", mtls, (), {"ca.crt": authority, "client.cert": client, "client.key": key}),
+                    ("a store", stores[0], ours + (pem("client.key"),)),
                     # A loopback registry without TLS is spoken to over http, unless https was asked for.
                     ("loopback", http, ()), ("loopback by name", dict(http, host="localhost"), ())] + [
                     (host, {"host": host}, ca) for host in ("127.0.0.1", "REG.Test", "[::1]", "localhost")]] + [
@@ -2248,6 +2220,7 @@ class TestTLS(Case):
                 ("another CA", 1, {}, ("-x", pem("client.pem")), "certificate.*right CA.*--cacert"),
                 ("another host", 1, elsewhere, ca, "another name.*--insecure"),
                 ("no certificate of ours", 1, mtls, ca, "--cert"),
+                ("a store, which is not shown --cert", 1, stores[1], ours + (pem("client.key"),), "localhost"),
                 ("certs.d, no key", 2, mtls, (), "client.key cannot be used", {"client.cert": client}),
                 ("CA file missing", 2, {}, ("-x", none), path(none)),
                 ("CA file rubbish", 2, {}, ("-x", rubbish), path(rubbish)),
@@ -2258,17 +2231,18 @@ class TestTLS(Case):
                 ("key of another", 2, {}, ours + (pem("server.key"),), "client.pem.*belong together"),
                 ("key locked, no terminal", 2, {}, ours + (pem("locked.key"),), "pass phrase")]):
             with self.subTest(name):
-                settings = dict({"tls": self.pems(), "host": "127.0.0.1"}, **server)
+                settings = dict({"tls": self.pems(), "host": ""}, **server)
                 host, server = settings.pop("host"), self.serve(**settings)
                 self.hosts = {host.lower().strip("[]"): server}
-                host, environment = "%s:%d" % (host, server.port), {}
+                host, environment = "%s:%d" % (host or "127.0.0.1", server.port), {}
                 for file, content in more[0].items() if more else ():
                     if isinstance(content, bytes):
                         self.write("certs.d/%s/%s" % (host, file), content)
                     else:
                         environment[file] = content
+                self.clean(self.tar)
                 with mock.patch.dict(os.environ, environment):
-                    run = self.run_main("--retries", "0", "--force", *options, host + "/app:v1", self.tar)
+                    run = self.run_main("--retries", "0", *options, host + "/app:v1", self.tar)
                 if code:
                     self.fails(run, words, code=code)
                     self.assertEqual(self.left(), [])
@@ -2282,19 +2256,6 @@ class TestTLS(Case):
         self.assertFalse(context.verify_flags & ssl.VERIFY_X509_STRICT)
         self.assertEqual((context.check_hostname, context.verify_mode), (True, ssl.CERT_REQUIRED))
 
-    def test_store(self):
-        """A store is reached by the same CA, and not shown --cert."""
-        options = [word for name in ("ca", "cert", "key") for word in (
-            "--" + name, self.pem({"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}[name]))]
-        for client_ca in (None, self.pem("ca.pem")):
-            store = self.serve(tls=self.pems(), client_ca=client_ca)
-            self.hosts["store.test"] = store
-            server = self.serve(tls=self.pems(), client_ca=self.pem("ca.pem"), faults=[
-                ("layer", redirect(307, "https://store.test:%d{path}" % store.port), ALWAYS)])
-            run = self.pull(server, "--retries", "0", *options, expect=1 if client_ca else 0)
-            if client_ca:
-                self.fails(run, "store.test")
-
 
 class TestMirrors(Case):
     def test_namespace(self):
@@ -2302,16 +2263,13 @@ class TestMirrors(Case):
         for ns, text, asked, sent, named in selected([row.split() for row in [
                 "quay.io a/b:8 a/b quay.io quay.io/a/b:8", "Quay.IO/ a/b:8 a/b quay.io quay.io/a/b:8",
                 "quay.io quay.io/a/b:8 quay.io/a/b - quay.io/a/b:8", "quay.io q/a/b:8 q/a/b quay.io quay.io/q/a/b:8",
-                "docker.io alpine:3 library/alpine docker.io docker.io/library/alpine:3",
                 "index.docker.io alpine:3 library/alpine docker.io docker.io/library/alpine:3",
                 "docker.io user/app:3 user/app docker.io docker.io/user/app:3",
-                "docker.io docker.io/library/alpine:3 docker.io/library/alpine - docker.io/library/alpine:3",
                 "- quay.io/a/b:8 quay.io/a/b - h.test:5/quay.io/a/b:8"]]):
             with self.subTest(ns, text=text):
-                reference = imgpull.parse_reference("h.test:5/" + text)
-                wanted, name, namespace = imgpull.mirrored(reference, ns.strip("-"))
-                self.assertEqual((wanted.name, wanted.tag, str(name), namespace or "-"),
-                                 ("h.test:5/" + asked, reference.tag, named, sent))
+                wanted, name, namespace = imgpull.mirrored(imgpull.parse_reference("h.test:5/" + text), ns.strip("-"))
+                self.assertEqual((str(wanted), str(name), namespace or "-"), (
+                    "h.test:5/%s:%s" % (asked, text[-1]), named, sent))
         for ns in ("a b", "quay.io/a", "http://quay.io"):
             with self.subTest(ns), self.assertRaisesRegex(imgpull.UsageError, "--ns takes"):
                 imgpull.mirrored(imgpull.parse_reference("h.test:5/a"), ns)
@@ -4648,28 +4606,25 @@ class TestFuzz(Case):
         return bytes(data)
 
     def attempt(self, server, **options):
-        kept = False
+        kept = []
         try:
             imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", retries=0, timeout=5, **options)
             faults_of(self.tar)
         except imgpull.ImgpullError as error:
-            self.assertNotIn("internal error", str(error))
             self.assertFalse(os.path.exists(self.tar))
-            kept = error.kept
-        finally:
-            left = self.left()
-            self.clean(self.tar)
-            self.clean()
-        self.assertEqual(left, KEPT if kept else [])
+            kept = KEPT if error.kept else []
+        left = self.left()
+        self.clean(self.tar)
+        self.clean()
+        self.assertEqual(left, kept)
 
     def test_documents(self):
         """Manifests, indexes and configs, changed as JSON and as bytes."""
-        image = make_image(b"one", b"two")
-        server, index = self.serve(image), make_index((image, "linux/amd64"), (ARMV6, "linux/arm/v6"))
+        server, index = self.serve(SECOND), make_index((SECOND, "linux/amd64"), (ARMV6, "linux/arm/v6"))
 
         def change(rng):
-            source, media_type = rng.choice([(image.manifest, OCI.manifest), (index.manifest, OCI.index),
-                                             (image.config, OCI.config)])
+            source, media_type = rng.choice([(SECOND.manifest, OCI.manifest), (index.manifest, OCI.index),
+                                             (SECOND.config, OCI.config)])
             value = json.loads(source.decode())
             for _ in range(rng.randrange(1, 4)):
                 value = self.mutated(rng, value)
@@ -4699,10 +4654,9 @@ class TestFuzz(Case):
         self.check(self.CASES // 4, change)
 
     def test_text(self):
-        """References, platforms and challenges: pure functions."""
+        """References, platforms and challenges: what is taken stands for itself, what is not is fit for a terminal."""
         seeds = ["docker.io/library/alpine:3.20@sha256:" + "a" * 64, "localhost:5000/a/b_c", "[::1]:5000/x",
-                 "linux/arm64/v8", "Negotiate abc==, Digest a=b",
-                 'Bearer realm="https://a/t",service="s",scope="repository:a/b:pull", Basic realm="x\\"y"']
+                 "linux/arm64/v8", 'Negotiate abc==, Bearer realm="https://a/t",service="s", Basic realm="x\\"y"']
 
         def change(rng):
             text = self.scrambled(rng, rng.choice(seeds).encode()).decode("utf-8", "replace")
@@ -4711,18 +4665,14 @@ class TestFuzz(Case):
                     self.assertEqual(str(parse(str(parse(text)))), str(parse(text)), text)
                 except imgpull.ImgpullError as error:
                     self.assertFalse(re.search(r"[\x00-\x1f\x7f]", str(error)), text)
-            for scheme, parameters in imgpull.parse_challenges(text):
-                words = [scheme] + [word for pair in parameters.items() for word in pair]
-                self.assertEqual({type(word) for word in words}, {str}, text)
+            imgpull.parse_challenges(text)
         self.check(self.CASES * 5, change)
 
     def retouched(self, rng, data):
         """A tar with headers changed, members taken out, repeated, shuffled or disguised; checksums are right."""
-        starts, place = [], 0
-        while data[place:place + 512].strip(b"\0"):
-            starts.append(place)
-            place += 512 + -(-int(data[place + 124:place + 135], 8) // 512) * 512
-        parts = [data[start:end] for start, end in zip(starts, starts[1:] + [place])]
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            starts = [info.offset for info in tar] + [len(data) - 1024]
+        parts = [data[start:end] for start, end in zip(starts, starts[1:])]
         number, choice = rng.randrange(len(parts)), rng.randrange(8)
         part, name = bytearray(parts[number]), parts[number][:100].rstrip(b"\0").decode()
         if choice < 3:
