@@ -3254,7 +3254,6 @@ class TestReferrers(Case):
 
 
 # --- archives, ours and others': list, verify, build upon, reuse -----------------------------------------------------
-# --- archives that are read back -------------------------------------------------------------------------------------
 # Written header by header, since the tests are about bytes: the same ones on every Python.
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", bytes(8)     # magic and version
@@ -3264,17 +3263,11 @@ CHART = "application/vnd.cncf.helm."
 ATTESTS = {"vnd.docker.reference.type": "attestation-manifest"}
 
 
-def tar_header(name, size=0, kind=b"0", link="", magic=GNU, tail=b"", number=b"%011o\0"):
-    """A tar header. tail: from byte 345 on, where ustar has the prefix and GNU the times; number: the size's format."""
+def entry(name, data=b"", kind=b"0", link="", magic=GNU, tail=b""):
+    """A member of a tar: header, data in whole blocks. tail: from byte 345 on, ustar's prefix, or GNU's times."""
     head = struct.pack("100s24s12s12s8s1s100s8s80x167s", name.encode(), b"0000644\0" + b"0000000\0" * 2,
-                       number % size if b"%" in number else number, b"00000000000\0", b" " * 8, kind, link.encode(),
-                       magic, tail)
-    return head[:148] + b"%06o\0 " % sum(head) + head[156:]
-
-
-def entry(name, data=b"", **fields):
-    """A member of a tar: its header, and its data in whole blocks."""
-    return tar_header(name, len(data), **fields) + data + bytes(-len(data) % 512)
+                       b"%011o\0" % len(data), b"0" * 11 + b"\0", b" " * 8, kind, link.encode(), magic, tail)
+    return head[:148] + b"%06o\0 " % sum(head) + head[156:] + data + bytes(-len(data) % 512)
 
 
 def pax(records, kind=b"x"):
@@ -3319,14 +3312,13 @@ def plain_image(*files, style=OCI, architecture="amd64", like="sha256"):
 def with_layer(layer, tar, kind=OCI.layer):
     """An image of one layer: its bytes, as a registry has them, and unpacked."""
     config = plain_image().config.replace(b"[]", b'["%s"]' % sha256(tar).encode())
-    return remade(plain_image()._replace(config=config, layers=[sha256(layer)]), config=descriptor(config, OCI.config),
-                  layers=[descriptor(layer, kind)], blobs={sha256(config): config, sha256(layer): layer})
+    return artifact(config, OCI.config, kind, layer)
 
 
-def artifact(config, config_type, layer_type, **more):
-    image = remade(plain_image(), config=descriptor(config, config_type), layers=[descriptor(b"no tar", layer_type)],
-                   blobs={sha256(config): config, sha256(b"no tar"): b"no tar"}, **more)
-    return image._replace(config=config, layers=[sha256(b"no tar")])
+def artifact(config, config_type, layer_type, layer=b"no tar", **more):
+    image = remade(plain_image(), config=descriptor(config, config_type), layers=[descriptor(layer, layer_type)],
+                   blobs={sha256(config): config, sha256(layer): layer}, **more)
+    return image._replace(config=config, layers=[sha256(layer)])
 
 
 def named(image, name, *several, **notes):
@@ -3362,6 +3354,11 @@ def archive_of(*images, names=(APP, OTHER), index=None, manifest=0, layout=0, wi
                             if data is not None) + end
 
 
+def holding(index):
+    """An index whose blobs include its manifests."""
+    return index._replace(blobs=dict(index.blobs, **{image.digest: image.manifest for image in index.children}))
+
+
 def flipped_at(data, place, bit=0):
     place %= len(data)
     return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:]
@@ -3373,23 +3370,19 @@ def flipped_at(data, place, bit=0):
 # does not load. `.ci/interop.py hostile` gives them to the real loaders.
 
 SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
+FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
-SAFE_NAMED, EVIL_NAMED, SAFE_OFFER, EVIL_OFFER = named(SAFE, APP), named(EVIL, OTHER), offered(SAFE, APP), offered(
-    EVIL, APP)
-SAFE_JSON, EVIL_JSON, EVIL_MANIFEST = compact([SAFE_OFFER]), compact([EVIL_OFFER]), json.loads(EVIL.manifest.decode())
+SAFE_NAMED, SAFE_OFFER = named(SAFE, APP), offered(SAFE, APP)
+SAFE_JSON, EVIL_JSON = compact([SAFE_OFFER]), compact([offered(EVIL, APP)])
 EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
 EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
-INDEX_JSON = {"schemaVersion": 2, "mediaType": OCI.index, "manifests": [SAFE_NAMED]}
-FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
-LAYERLESS, UPPER = remade(SAFE, layers=[]), remade(SAFE, Layers=EVIL_MANIFEST["layers"], layers=[], blobs=EVIL.blobs)
-ROOTFS = SAFE.config.replace(b"rootfs", b"Rootfs")
-TWO_KINDS = remade(SAFE, manifests=[descriptor(EVIL.manifest, OCI.manifest)])
+SAFE_LAYERS, ROOTFS = json.loads(SAFE.manifest.decode())["layers"], SAFE.config.replace(b"rootfs", b"Rootfs")
 
 
-def disguised(write, *, before=False):
-    """SAFE's archive, and EVIL's lists behind (or before) it as write(name, data) writes them."""
-    lists = b"".join(write(*pair) for pair in EVIL_LISTS)
-    return archive_of(SAFE, held=EVIL_BLOBS, **{"first": lists} if before else {"end": lists + bytes(1024)})
+def disguised(write, place="end"):
+    """SAFE's archive, and at its end, or first, EVIL's lists as write(name, data) writes them."""
+    return archive_of(SAFE, held=EVIL_BLOBS, **{place: b"".join(write(*pair) for pair in EVIL_LISTS) + bytes(
+        1024 if place == "end" else 0)})
 
 
 def beside_evil(**changes):
@@ -3404,22 +3397,18 @@ def only(**notes):
 
 def index_archive(change=lambda index: None, manifest=(SAFE_OFFER,), without=(), **notes):
     """The archive of an index; change: of it; notes: more annotations; without: digests of blobs that are not there."""
-    index = make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"), change=change)
-    held = dict(index.blobs, **{image.digest: image.manifest for image in (FOR_ARM, SAFE)})
-    return archive_of(index._replace(blobs=held), index=[named(index, APP, **notes)], without=without,
-                      manifest=manifest and list(manifest))
+    index = holding(make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"), change=change))
+    return archive_of(index, index=[named(index, APP, **notes)], without=without, manifest=manifest and list(manifest))
 
 
-# evil: a loader takes EVIL.
+# One row for each way to be refused, and for each difference between loaders. evil: a loader takes EVIL.
 Hostile = namedtuple("Hostile", "name evil archive")
 HOSTILE = [Hostile(name, True, archive) for name, archive in [
     # A header that imgpull does not write. docker takes the last of a name, podman the first.
     ("global header with a path", disguised(lambda n, d: pax({"path": "hidden"}, b"g") + entry(n, d))),
     ("prefix without magic", disguised(lambda n, d: entry(n, d, magic=V7, tail=b"hidden"))),
-    ("GNU long name before a pax path", disguised(
-        lambda n, d: long_name(n) + pax({"path": "hidden"}) + entry("x", d), before=True)),
     ("the same name twice, the evil one last", disguised(entry)),
-    ("the same name twice, the evil one first", disguised(entry, before=True)),
+    ("the same name twice, the evil one first", disguised(entry, "first")),
     ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
         "manifest.json", kind=b"2", link="a") + entry("a", SAFE_JSON))),
     # docker loads its oldest format where there is no manifest.json; it takes every directory for a layer.
@@ -3427,72 +3416,47 @@ HOSTILE = [Hostile(name, True, archive) for name, archive in [
         "blobs/layer.tar", EVIL.tars[0]) + entry("blobs/json", to_json({
             "os": "linux", "architecture": "amd64", "created": "2024-01-01T00:00:00Z"}))
         + entry("repositories", to_json({"evil": {"v1": "blobs"}})))),
-    # Go's JSON folds the case of keys, and the last one wins.
-    ("keys that differ in case: manifest.json", beside_evil(manifest=[dict(SAFE_OFFER, **{
-        key.lower(): value for key, value in EVIL_OFFER.items()})])),
-    ("keys that differ in case: index.json", beside_evil(index=dict(INDEX_JSON, Manifests=[EVIL_NAMED]))),
-    ("keys that differ in a long s", beside_evil(index=dict(INDEX_JSON, **{"manifest\u017f": [EVIL_NAMED]}))),
-    ("keys that differ in case: a manifest", archive_of(remade(
-        SAFE, Config=EVIL_MANIFEST["config"], Layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs))),
+    # Go's JSON folds the case of keys, and the last one wins: see test_json_as_go_reads_it.
+    ("keys that differ in case", beside_evil(index=dict(json.loads(HELD["index.json"].decode()), Manifests=[
+        named(EVIL, OTHER)]))),
     ("an attestation with a name", beside_evil(index=[SAFE_NAMED, named(EVIL, OTHER, **ATTESTS)])),
-    ("an attestation that manifest.json offers", beside_evil(manifest=[SAFE_OFFER, offered(EVIL, OTHER)], index=[
-        SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest, annotations=ATTESTS)])),
     ("manifest.json offers another image", beside_evil(manifest=EVIL_JSON))]]
 HOSTILE += [Hostile(name, False, archive) for name, archive in [
-    ("a size with a sign", archive_of(SAFE, first=entry("x", number=b"+%010o\0"))),
     ("a member after a lone block of zeros", archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
     ("a blob that nobody needs", beside_evil()), ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
-    ("the last member is not there", PLAIN[:PLAIN.rindex(b"blobs/sha256/")] + bytes(1024)),
     ("a name twice, one behind the other", PLAIN.replace(entry("manifest.json", SAFE_JSON), b"".join(
         entry("manifest.json", data) for data in (compact([offered(SAFE, OTHER)]), SAFE_JSON)))),
     ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
-    # The lists
+    # The lists, names
     ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
     ("oci-layout of another version", archive_of(SAFE, layout=b'{"imageLayoutVersion":"2.0.0"}')),
-    ("a key that occurs twice", archive_of(SAFE, index=HELD["index.json"].replace(b"{", b'{"manifests":[],', 1))),
-    ("no image", entry("oci-layout", HELD["oci-layout"]) + entry("index.json", compact(dict(
-        INDEX_JSON, manifests=[]))) + bytes(1024)),
     ("another image without a name", beside_evil(index=[SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
-    # Names
     ("the digest of another image", archive_of(SAFE, manifest=[dict(SAFE_OFFER, RepoTags=None)], index=[
         descriptor(SAFE.manifest, OCI.manifest, annotations={NAME: "q.io/app@" + EVIL.digest})])),
-    ("a name without tag", archive_of(SAFE, names=["q.io/a"], index=[named(SAFE, "q.io/a", **{REF_NAME: "latest"})])),
     ("one name for two images", archive_of(SAFE, EVIL, names=[APP, APP])),
-    ("another tag for skopeo", only(**{REF_NAME: "v2"}))] + [
-    (why, archive_of(SAFE, names=[name])) for why, name in [
-        ("half a character in a name", "q.io/app:\udcff"), ("no name", ""), ("an upper-case name", "q.io/A:v1"),
-        ("an escape in a name", "q.io/a\x1b[2J:v1"), ("docker expands it", "app:v1")]] + [
+    ("another tag for skopeo", only(**{REF_NAME: "v2"})),
+    ("half a character in a name", archive_of(SAFE, names=["q.io/app:\udcff"])),
+    ("an escape in a name", archive_of(SAFE, names=["q.io/a\x1b[2J:v1"])),
+    ("docker expands it", archive_of(SAFE, names=["app:v1"])),
     # Annotations, and images that are hidden behind them
     ("a source with an escape", only(source="\x1b[2J")), ("omitted, and no layer", only(omitted=NOBODY)),
     ("omitted, and there", only(omitted=SAFE.layers[0])),
     ("hidden: all of it is omitted", archive_of(SAFE, index=[SAFE_NAMED, named(EVIL, OTHER, omitted=EVIL.digest)])),
     ("hidden: the manifest alone is there", archive_of(SAFE, EVIL, manifest=[SAFE_OFFER], without=EVIL.blobs)),
-    ("hidden: no config, layers omitted", archive_of(SAFE, EVIL, without=EVIL.blobs, index=[
-        named(SAFE, APP, True), named(EVIL, OTHER, True, omitted=",".join(sorted(EVIL.layers)))])),
     ("an index none of whose images is there", index_archive(
         manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs, SAFE.digest, FOR_ARM.digest],
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
-    ("an index whose images have no config", index_archive(manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs])),
     # Manifests and configs
     ("an image to one, an attestation to another", index_archive(
         lambda index: index["manifests"][1].update(annotations=ATTESTS))),
-    ("a manifest that is an index too", archive_of(TWO_KINDS, manifest=None, held=EVIL_BLOBS, index=[
-        dict(named(TWO_KINDS, APP), mediaType=OCI.index)])),
     ("a manifest called an index", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
-    ("a manifest called a layer", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.layer)])),
-    ("a manifest with Layers", archive_of(UPPER, manifest=[offered(UPPER, APP, Layers=[])])),
-    ("a config with Rootfs", archive_of(remade(LAYERLESS._replace(config=ROOTFS, layers=[]), config=descriptor(
-        ROOTFS, OCI.config), blobs={sha256(ROOTFS): ROOTFS}))),
-    ("fewer layers than diff_ids", archive_of(LAYERLESS._replace(layers=[]))),
-    ("a config of another size", archive_of(remade(SAFE, config=dict(descriptor(SAFE.config, OCI.config), size=7)))),
-    ("a layer of another size", archive_of(remade(SAFE, layers=[dict(layer, size=7) for layer in json.loads(
-        SAFE.manifest.decode())["layers"]]))),
     ("a part of an index with another size", index_archive(lambda index: index["manifests"][1].update(size=7))),
-    ("a part of an index with another type", index_archive(
-        lambda index: index["manifests"][1].update(mediaType=OCI.index))),
-    ("layers called charts", archive_of(with_layer(TAR, TAR, CHART + "chart.content.v1.tar+gzip"))),
-    ("a config called a chart's", archive_of(remade(SAFE, config=descriptor(
-        SAFE.config, CHART + "config.v1+json"), layers=EVIL_MANIFEST["layers"], blobs=EVIL.blobs)))]]
+    ("a config with Rootfs", archive_of(remade(
+        SAFE._replace(config=ROOTFS), config=descriptor(ROOTFS, OCI.config), blobs={sha256(ROOTFS): ROOTFS}))),
+    ("fewer layers than diff_ids", archive_of(remade(SAFE, layers=SAFE_LAYERS[:1])._replace(layers=SAFE.layers[:1]))),
+    ("a config of another size", archive_of(remade(SAFE, config=dict(descriptor(SAFE.config, OCI.config), size=7)))),
+    ("a layer that is a byte longer", archive_of(remade(SAFE, layers=[dict(layer, size=len(TAR) - 1)
+                                                                      for layer in SAFE_LAYERS])))]]
 
 
 def gzip_named(length, flag=8):
@@ -3502,34 +3466,25 @@ def gzip_named(length, flag=8):
 
 # What a layer is packed in, and what --verify says of it: whatever it calls good, docker and containerd unpack.
 PACKED = [
-    ("gzip", gzipped(TAR), ""), ("two members", gzipped(TAR[:999]) + gzipped(TAR[999:]), ""),
-    ("many members", b"".join(gzipped(TAR[at:at + 1]) for at in range(len(TAR))), ""),
-    ("large", gzipped(TAR + bytes(9 << 20)), "diff_id"), ("plain, called gzip", TAR, ""),
-    ("another tar", gzipped(TAR[:-1] + b"x"), "diff_id"), ("cut", gzipped(TAR)[:-3], "too early"),
-    ("no checksum", gzipped(TAR)[:-8], "too early"), ("two bytes", b"\x1f\x8b", "too early"), ("empty", b"", "diff_id"),
-    ("more behind", gzipped(TAR) + b"more", "gzip"), ("zeros behind", gzipped(TAR) + bytes(512), "gzip"),
-    ("wrong checksum", gzipped(TAR)[:-8] + bytes(8), "gzip"),
+    ("gzip", gzipped(TAR), ""), ("many members", b"".join(gzipped(TAR[at:at + 1]) for at in range(len(TAR))), ""),
+    ("large", gzipped(TAR + bytes(9 << 20)), "diff_id"), ("plain, called gzip", TAR, ""), ("empty", b"", "diff_id"),
+    ("another tar", gzipped(TAR[:-1] + b"x"), "diff_id"), ("no checksum", gzipped(TAR)[:-8], "too early"),
+    ("more behind", gzipped(TAR) + b"more", "gzip"), ("wrong checksum", gzipped(TAR)[:-8] + bytes(8), "gzip"),
     ("a name of 511 bytes", gzip_named(511), ""), ("a name of 512 bytes", gzip_named(512), "512 bytes"),
-    ("a comment of 512 bytes", gzip_named(512, 16), "512 bytes"), ("a name of 60 kB", gzip_named(60000), "512 bytes"),
-    ("a long name in the second member", gzipped(b"") + gzip_named(600), "512 bytes"),
-    ("the same, at the end of a read", gzipped(noise("x", imgpull.HEAD + imgpull.STEP - 300)) + gzip_named(600),
-     "512 bytes"),
-    ("a wrong checksum of the header", gzipped(TAR)[:3] + b"\x02" + gzipped(TAR)[4:10] + b"??" + gzipped(TAR)[10:],
-     "gzip")]
+    ("a comment of 512 bytes", gzip_named(512, 16), "512 bytes"),
+    ("a long name at the end of a read", gzipped(noise("x", imgpull.HEAD + imgpull.STEP - 300)) + gzip_named(600),
+     "512 bytes")]
 # What other tools write, and most loaders take; and the words of the refusal.
 FOREIGN = [
-    ("filled up with zeros to 10 KiB", PLAIN + bytes(-len(PLAIN) % 10240), "imgpull"),
-    ("docker save", tar_of(dict(HELD, **{"index.json": to_json({"manifests": [SAFE_NAMED]})})), "imgpull"),
+    ("filled up with zeros to 10 KiB", PLAIN + bytes(-len(PLAIN) % 10240), "data behind its end"),
     ("skopeo's oci-archive", archive_of(SAFE, manifest=None, index=[
-        descriptor(SAFE.manifest, OCI.manifest, annotations={REF_NAME: APP})]), "imgpull"),
+        descriptor(SAFE.manifest, OCI.manifest, annotations={REF_NAME: APP})]), "no image"),
     ("GNU tar of a directory", entry("./", kind=b"5") + PLAIN, "another program"),
-    ("another tar", tar_of({"hello": b"x"}), "imgpull"), ("text", b"docker.io/library/alpine\n" * 100, "not a tar"),
-    ("zeros", bytes(10240), "not a tar"), ("empty", b"", "too early"), ("JSON", b'{"manifests": []}', "too early"),
-    ("compressed", gzipped(PLAIN), "gunzip"), ("zstd", b"\x28\xb5\x2f\xfd" + bytes(1000), "compressed")]
+    ("text", b"docker.io/library/alpine\n" * 100, "not a tar"), ("empty", b"", "too early"),
+    ("compressed", gzipped(PLAIN), "gunzip")]
 # What takes much for its size: soon refused, or soon good, in 512 MiB.
 CHILDREN = [remade(plain_image(), annotations={"n": str(number)}) for number in range(600)]
-MANY = make_index(*[(image, "linux/amd64") for image in CHILDREN])
-MANY = MANY._replace(blobs=dict(MANY.blobs, **{image.digest: image.manifest for image in CHILDREN}))
+MANY = holding(make_index(*[(image, "linux/amd64") for image in CHILDREN]))
 TAGS = ["q.io/app:%d" % number for number in range(20000)]
 HUGE = [
     ("600 names of 600 images", archive_of(MANY, index=[named(MANY, tag, True) for tag in TAGS[:600]],
@@ -3539,9 +3494,7 @@ HUGE = [
         SAFE, APP, referrers=",".join([MANY.digest + "=" + SAFE.digest] * 10000))])),
     ("deep JSON", archive_of(SAFE, index=b"[" * 100000)),
     ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}")),
-    ("a number of a million digits", archive_of(SAFE, index=b'{"schemaVersion":' + b"1" * 1000000 + b"}")),
-    ("a document of 16 TB", tar_header("index.json", number=b"\x80" + bytes(5) + b"\x0f" + b"\xff" * 5)),
-    ("a name of 8 GB", tar_header("././@LongLink", (1 << 33) - 1, kind=b"L"))]
+    ("a number of a million digits", archive_of(SAFE, index=b'{"schemaVersion":' + b"1" * 1000000 + b"}"))]
 
 
 class TestHostileArchives(Case):
@@ -3574,18 +3527,14 @@ class TestHostileArchives(Case):
         self.assertRegex("; ".join(faults_of(path)), "that of a plain tar")
 
     def test_foreign(self):
-        """What imgpull has not written is called by its name, with what to do about it."""
+        """What imgpull has not written is called by its name, with what to do about it. See also TestWhatIsThere."""
         server = self.serve(SAFE)
         for name, archive, words in selected(FOREIGN):
             with self.subTest(name):
-                path, mine = self.write("other.tar", archive), self.write("mine.tar", archive)
+                path = self.write("other.tar", archive)
                 for option in ("--verify", "--list-tar"):
                     self.fails(self.run_main(option, path), "other.tar", words, code=5)
                 self.fails(self.pull(server, "--base", path, expect=FAILED), words, "--base-image", code=5)
-                if archive:
-                    self.fails(self.pull(server, tar=mine, fresh=False, expect=6), "--force", code=6)
-                    self.assertEqual(read(mine), archive)
-                self.pull(server, "--force", tar=mine, fresh=False)
         part = self.write("x.tar.part", PLAIN[:5000] + bytes(5000))
         for path, words, code in selected([(part, "unfinished", 5), (self.path("none"), "none", 2),
                                            (self.dir, "directory", 2), ("/dev/zero", "not a tar", 5)]):
