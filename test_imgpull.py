@@ -1378,13 +1378,12 @@ class TestFaults(Case):
 # --- what a pull refuses ---------------------------------------------------------------------------------------------
 
 def spoiled(*path, **values):
-    """A change to a manifest: the value `to` put at a path; without one, what is there is removed."""
+    """A change to a manifest: the value `to` put at a path, or what is there removed."""
     def change(manifest):
         for step in path[:-1]:
             manifest = manifest[step]
-        if values:
-            manifest[path[-1]] = values["to"]
-        else:
+        manifest[path[-1]] = values.get("to")
+        if not values:
             del manifest[path[-1]]
     return change
 
@@ -1414,7 +1413,7 @@ def but_head(fault):
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x00\r\x08\u202e\x9b31m"      # clears the screen, sets the title, turns text around
 SECOND = make_image(b"one", b"two")
-OK, NO_HTTP = b"HTTP/1.1 200 OK\r\n", [b"SSH-2.0-OpenSSH_9.2", b"hello", b"HTTP/1.1 0 Odd\r\nContent-Length: 0\r\n"]
+OK = b"HTTP/1.1 200 OK\r\n"
 ENDLESS = endless(OK + b"\r\n", b" " * 65536)
 
 
@@ -1454,24 +1453,22 @@ class TestRefusals(Case):
         ("layer", endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 65536 + b"\r\n"), MUCH),
         ("tag", says(200, gzipped(bytes(64 << 20)), Content_Encoding="gzip"), "more than"),
         ("tag", changed(body=lambda body: gzipped(body)[:-99], Content_Encoding="gzip"), "gzip|digest|JSON"),
-        ("tag", endless(b"HTTP/1.1 403 No\r\n\r\n", b"no " * 20000), "403"),
-        ("tag", says(403, b"no way " * 1000000), "403.*no way"),
+        ("tag", endless(b"HTTP/1.1 403 No\r\n\r\n", b"no way" * 20000), "403.*no way"),
         ("tag", says(403, ESCAPES.encode() + b"forbidden"), "forbidden"),
         ("tag", says(403, to_json({"errors": [{"code": ESCAPES, "message": ESCAPES + "no"}]})), "403"),
-        ("tag", says(403, to_json({"errors": {"message": 3}})), "403"),
         ("tag", says(403, to_json({"errors": [None, [], {"message": ["x"]}]})), "403"),
         ("tag", raw(b"HTTP/1.1 403 N\x1b[2Jo\r\nContent-Length: 0\r\n\r\n"), "403"),
-        ("tag", endless(OK, b"X-Flood: yes\r\n" * 1000), "headers"),
-        ("tag", endless(OK + b"X-Flood: ", b"x" * 65536), "header line"),
+        ("tag", endless(OK, b"X: yes\r\n" * 1000), "headers"), ("tag", endless(OK, b"x" * 65536), "header line"),
         ("layer", endless(b"HTTP/1.1 200 ", b"x" * 65536), "status line"),
         ("layer", endless(b"", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" * 2000), "endless|end"),
-        ("tag", says(204), "204"), ("layer", says(304), "304"), ("layer", says(307), "307"),
-        ("tag", says(401), "401|log"), ("tag", says(407, b"who?"), "407"), ("layer", says(407, b"who?"), "407"),
-        ("token", says(407), "407"), ("layer", says(206, b"12345", Content_Range="bytes 5-9/100"), "range"),
-        ("tag", changed(Content_Length=["5", "6"]), "digest mismatch|JSON"), ("token", says(404, b"{}"), "404"),
+        ("layer", says(206, b"12345", Content_Range="bytes 5-9/100"), "range"),
+        ("tag", changed(Content_Length=["5", "6"]), "digest mismatch|JSON"), ("tag", says(401), "401|log"),
         ("layer", redirect(307, "{url}/x y\x0bz"), "404"), ("token", says(401, b"{}"), "token server.*401"),
         ("tag", raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"), "999")
-    ] + [("tag", raw(data + b"\r\n"), "HTTP") for data in NO_HTTP
+    ] + [(kind, says(status), str(status)) for kind, status in [
+        ("tag", 204), ("layer", 304), ("layer", 307), ("tag", 407), ("layer", 407), ("token", 407), ("token", 404)]
+    ] + [("tag", raw(data + b"\r\n"), "HTTP") for data in [
+        b"SSH-2.0-OpenSSH_9.2", b"hello", b"HTTP/1.1 0 Odd\r\nContent-Length: 0\r\n"]
     ] + [(kind, ENDLESS, MUCH) for kind in ("tag", "manifest", "token", "config", "layer")
     ] + [(kind, changed(body=lambda body, more=more: (body + b" ")[:len(body) + more]), words)     # short, and long
          for more in (-1, 1) for kind, words in [
@@ -3104,18 +3101,6 @@ def lists(image, subject=IMAGE, page=2, **lie):
     return {"page": page, "lists": {subject.digest: [dict(descriptor(image.manifest, OCI.manifest), **lie)]}}
 
 
-def chain(length):
-    """Referrers, each to the one before, and the first to IMAGE."""
-    images = [IMAGE]
-    for _ in range(length):
-        images.append(make_referrer(images[-1]))
-    return images[1:]
-
-
-def next_at(place):
-    return api(changed(Link="<%s>; rel=next" % place))
-
-
 NO = "no signatures"
 MISLEADING = [  # what is pushed, the registry, the exit code, words; a code of 0 is good, with a note
     ("busy for good", [SBOM], api(says(503)), 4, "503"), ("no access", [SBOM], api(says(403)), 3, "403"),
@@ -3129,10 +3114,10 @@ MISLEADING = [  # what is pushed, the registry, the exit code, words; a code of 
     ("a manifest", [], api(says(200, ARM.manifest)), 5, "not an index"),
     ("a manifest as fallback", [(ARM, tag_of(IMAGE))], tags(), 5, "not an index"),
     ("a web page", [], api(says(200, b"<html>")), 5, "web page"), ("endless", [], api(ENDLESS), 5, "more than"),
-    ("the same page for ever", [SBOM], next_at("?from=0"), 5, "page 1001 "),
-    ("the next page elsewhere", [SBOM], next_at("https://evil.test/v2/"), 5, "evil.test"),
-    ("the next page in another place", [SBOM], next_at("/v2/other/referrers/x"), 5, "not followed"),
-    ("the next page nowhere", [SBOM], next_at("http://[::"), 5, "not followed"),
+    ("the same page for ever", [SBOM], api(changed(Link="<?from=0>; rel=next")), 5, "page 1001 "),
+    ("the next page elsewhere", [SBOM], api(changed(Link="<https://evil.test/v2/>; rel=next")), 5, "evil.test"),
+    ("the next page of another", [SBOM], api(changed(Link="</v2/other/referrers/x>; rel=next")), 5, "not followed"),
+    ("the next page nowhere", [SBOM], api(changed(Link="<http://[::>; rel=next")), 5, "not followed"),
     ("lists what is not there", [], lists(SIGNATURE), 3, "404"),
     ("size too small", [SIGNATURE], lists(SIGNATURE, size=7), 5, "expected 7"),
     ("another image's", [make_referrer(ARM)], lists(make_referrer(ARM)), 0, "passed over"),
@@ -3220,8 +3205,10 @@ class TestReferrers(Case):
                       [(each.digest, each.kind, each.artifact_type, each.size) for each in image.referrers])
         self.assertEqual([request.query.get("from") for request in server.requests if request.kind == "referrers"][:5],
                          [None, ["7"], ["14"], ["21"], ["28"]])
-        server.namespace = None
-        for many, limit in ((server, 29), (self.registry(IMAGE, chain(5)), 4)):
+        server.namespace, chain = None, [IMAGE]
+        for number in range(5):     # each refers to the one before
+            chain.append(make_referrer(chain[number]))
+        for many, limit in ((server, 29), (self.registry(IMAGE, chain[1:]), 4)):
             with self.subTest(limit), mock.patch.object(imgpull, "REFERRERS_LIMIT", limit):
                 self.fails(self.fetch(many, expect=5), "more than %d referrers" % limit, code=5)
 
