@@ -3290,8 +3290,7 @@ def plain_image(*files, style=OCI, architecture="amd64", like="sha256"):
         "type": "layers", "diff_ids": [sha256(tar) for tar in tars]}})
     kind = style.layer.replace("+gzip", "").replace(".gzip", "")
     manifest = to_json({"schemaVersion": 2, "mediaType": style.manifest, "config": descriptor(config, style.config),
-                        "layers": [descriptor(*pair, digest=each) for each, *pair in zip(
-                            digests, tars, [kind] * len(tars))]})
+                        "layers": [descriptor(tar, kind, digest=each) for each, tar in zip(digests, tars)]})
     return Image(manifest, style.manifest, sha256(manifest), dict(zip(digests, tars), **{sha256(config): config}),
                  digests, tars, config, ())
 
@@ -3571,24 +3570,19 @@ OWN = [Own(*row) for row in [
     ("single", "d6fbca2ebe9d1224", ONE), ("schema 2", "2e8aa48c2343fb17", plain_image(b"one", b"two", style=DOCKER)),
     ("a layer twice", "171302b37a4f630a", plain_image(b"one", b"two", b"one")),
     ("no layer", "5ee5ec821cf81fb0", plain_image()), ("one platform", "ff64b9f845744b83", TWO),
-    ("another", "75c5417670db539e", TWO, ("--platform", "linux/arm64")),
-    ("two platforms", "0de5d2a46c56e473", TWO, ("--platform", "linux/arm64,linux/amd64")),
     ("all platforms", "0de5d2a46c56e473", TWO, EVERY),
     ("schema 2 list", "b94c85273a563632", make_index(*BOTH, style=DOCKER), EVERY),
     ("text as config", "", artifact(b"a text\n", CHART + "config.v1", CHART + "chart.content.v1.tar+gzip")),
     ("artifact", "7ffd4fd0514ff165", artifact(b"{}", CHART + "config.v1+json", CHART + "chart.content.v1.tar+gzip")),
     ("sha512", "21d96901fc1c574d", plain_image(b"one", b"two", like="sha512")),
     ("by digest", "610bcbd1551d0f02", ONE, ("@",)), ("delta", "2ee209890b5c7b18", NEXT, DELTA),
-    ("empty delta", "d7dca663f27797ca", ONE, DELTA), ("delta, all platforms", "67d4da0818a96d17", TWO, EVERY + DELTA),
-    ("delta of several", "", NEXT, DELTA + ("+",)),
-    ("no amd64", "", make_index((ARMV6, "linux/arm/v6"), BOTH[0]), EVERY), ("several", "", ONE, ("+",)),
-    ("an index by digest", "", TWO, ("@",)), ("nested", "", make_index((TWO, None)), EVERY),
+    ("delta, all platforms", "67d4da0818a96d17", TWO, EVERY + DELTA), ("delta of several", "", NEXT, DELTA + ("+",)),
+    ("no amd64", "", make_index((ARMV6, "linux/arm/v6"), BOTH[0]), EVERY),
+    ("nested", "", make_index((TWO, None)), EVERY),
     ("signed", "", ONE, SIGNED, [make_referrer(ONE), (make_signature(ONE), ".sig")]),
     ("signed index", "", TWO, SIGNED, [make_referrer(TWO)]),
-    ("signed delta", "", NEXT, SIGNED + DELTA, [make_referrer(NEXT)]),
     ("signed index, all platforms", "", TWO, SIGNED + EVERY, [make_referrer(TWO), make_referrer(ONE)]),
     ("signed index with an attestation that is an artifact", "", BUILT_NOW, SIGNED, [make_referrer(BUILT_NOW)]),
-    ("the same, all platforms", "", BUILT_NOW, SIGNED + EVERY, [make_referrer(BUILT_NOW)]),
     ("an index that refers, parts of which refer to others", "", ONE, SIGNED, [PARTS]),
     ("signed bundle", "", ONE, SIGNED + ("+",), [make_referrer(ONE), make_referrer(ARM)])]]
 
@@ -3610,15 +3604,13 @@ class TestOwnArchives(Case):
         self.assertEqual(run.code, 0, run.err)
         return read(self.tar), run.out
 
-    def piped(self, data, look=faults_of):
-        """What is read of these bytes (of some kB) in a pipe."""
+    def piped(self, data):
+        """The faults of these bytes (of some kB) in a pipe."""
         ours, theirs = os.pipe()
-        os.write(theirs, data)
-        os.close(theirs)
-        try:
-            return look("/dev/fd/%d" % ours)
-        finally:
-            os.close(ours)
+        with open(ours, "rb"):
+            with open(theirs, "wb") as file:
+                file.write(data)
+            return faults_of("/dev/fd/%d" % ours)
 
     def test_kinds(self):
         """Every kind is read back as it was planned, from a file and a pipe; the old ones are what they always were."""
@@ -3637,13 +3629,11 @@ class TestOwnArchives(Case):
                     self.assertEqual(offset, len(content))
                     content += part
                 self.assertEqual((bytes(content), plan.images), (data, archive.images))
-                self.assertEqual(imgpull.list_archive(self.tar), archive.images)
-                self.assertEqual(self.run_main("-q", "-l", self.tar).out, said)
+                self.assertEqual((imgpull.list_archive(self.tar), self.run_main("-q", "-l", self.tar).out),
+                                 (archive.images, said))
                 self.assertEqual("--base" in row.options, bool(archive.omitted))
                 self.assertEqual(imgpull.verify_archive(self.tar, [self.path("base.tar")]), [])
-                if len(data) < 60000:
-                    self.assertEqual(self.piped(data, lambda path: imgpull.read_archive(path, False)._replace(
-                        path=self.tar, sources=archive.sources)), archive)
+                self.assertEqual(self.piped(data) if len(data) < 60000 else [], [])
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
                     about = [each.subject for each in image.referrers]
@@ -3673,12 +3663,9 @@ class TestOwnArchives(Case):
         held, referrer = members(data), make_referrer(TWO).digest
         for old, new in selected([
                 ("=" + TWO.digest, "=" + ONE.digest), ("=" + TWO.digest, "=" + NOBODY), ("=" + TWO.digest, ""),
-                ("=" + TWO.digest, "=" + TWO.digest + ".sig"), ("=" + TWO.digest, "=" + TWO.digest + ".x"),
-                (referrer + "=", NOBODY + "="), (referrer, ONE.digest), (referrer + "=", referrer + "=,%s=" % referrer),
-                ('"%s=' % referrer, '"%s=%s,%s=' % (referrer, TWO.digest, referrer)),
-                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""),
-                ('"dev.imgpull.source":"%s"' % TWO.digest, '"dev.imgpull.source":"%s"' % referrer),
-                ('"dev.imgpull.source":"%s",' % TWO.digest, ""), (KIND, KIND + "Index"), (KIND, "x")]):
+                ("=" + TWO.digest, "=" + TWO.digest + ".sig"), (referrer + "=", NOBODY + "="),
+                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (KIND, KIND + "Index"),
+                ('"dev.imgpull.source":"%s"' % TWO.digest, '"dev.imgpull.source":"%s"' % referrer)]):
             with self.subTest(new):
                 lists = held["index.json"].replace(old.encode(), new.encode())
                 self.assertNotEqual(lists, held["index.json"])
