@@ -3830,9 +3830,6 @@ class TestReadingBack(Case):
     def test_list(self):
         """Names, digests, platforms, layers and their sizes; what skopeo finds it by; what an archive only claims."""
         for path, image, name in ((self.one, IMAGE, self.name), (self.two, TWICE, "docker.io/library/app:v2")):
-            listed, = imgpull.list_archive(path)
-            self.assertEqual((listed.name, str(listed.platform), len(listed.layers), listed.omitted, listed.digest),
-                             (name, "linux/amd64", len(set(image.layers)), frozenset(), image.digest))
             sizes = [len(image.blobs[layer]) for layer in image.layers]
             shown = self.run_main("--list-tar", path).out.decode()
             for word in (name, "linux/amd64", image.digest, sha256(image.config), ":%s\n" % name[-2:],
@@ -3842,18 +3839,14 @@ class TestReadingBack(Case):
                 self.assertRegex(shown, layer + " +" + re.escape(imgpull.human(size)) + "\n")
         for option in ("-l", "--verify"):           # the index is not in the archive
             self.assertRegex(self.run_main(option, self.one).out.decode(), "index +" + INDEX.digest + ".*claims")
-        for image, said in ((INDEX, True), (IMAGE, False)):
-            self.pull(self.server, name="app@" + image.digest)
-            self.assertEqual(bool(re.search("is an index: .*" + IMAGE.digest, self.said.err)), said)
 
     def test_list_several(self):
         """In the order of the command line, also where an image has two names; the full name is what skopeo takes."""
         names = [self.name, self.server.add("b", "v2", make_artifact()), self.server.add("app", "again", INDEX)]
         self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar]))
         shown = self.run_main("-l", self.tar).out.decode()
-        for word in names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]:
-            self.assertIn(word, shown)
-        self.assertNotIn("unknown/unknown", shown)
+        words = names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]
+        self.assertEqual([word for word in words + ["unknown/unknown"] if word not in shown], ["unknown/unknown"])
         self.assertEqual([(image.name, image.ref_name, image.image_id) for image in imgpull.list_archive(self.tar)],
                          [(name, name, None if "/b:" in name else sha256(IMAGE.config)) for name in names])
 
@@ -3862,13 +3855,12 @@ class TestReadingBack(Case):
         self.write("bad.tar", flipped_at(read(self.one), read(self.one).index(IMAGE.blobs[IMAGE.layers[0]]) + 500))
         places = {each: self.path(each + ".tar") for each in ("one", "two", "bad", "none", "x")}
         for argv, code, out, err in selected([
-                ("-l {one} {two}", 0, ["one.tar:", "two.tar:", "app:v1", "index", "image ID"], ""),
-                ("-l {one} -l {two}", 0, ["one.tar:", "two.tar:"], ""),
+                ("-l {one} -l {two}", 0, ["one.tar:", "two.tar:", "app:v1", "index", "image ID"], ""),
                 ("-l {one} {none} {two}", 2, ["one.tar:", "two.tar:"], "none.tar cannot be read"),
                 ("--verify {one} {two}", 0, ["one.tar: good", "two.tar: good", "one.tar:   image ID"], ""),
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
-                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("-q --verify {bad}", 5, ["bad.tar: bad"], ""),
+                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""),
                 ("--reuse - {name} {x}", 2, [], "not standard input")]):
             with self.subTest(argv):
                 run = self.run_main(*argv.format(name=self.name, **places).split())
@@ -3884,10 +3876,10 @@ class TestReadingBack(Case):
         """gunzip -c x.tar.gz | imgpull --verify -; also by a name for a descriptor, as <(…) gives."""
         data, good = read(self.one), "standard input: good"
         for given, argv, code, words in selected([
-                (data, ["--verify", "-"], 0, good), (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest),
-                (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"), (None, ["--verify", "-"], 0, good),
+                (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest), (None, ["--verify", "-"], 0, good),
+                (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"),
                 (data, ["--verify", self.two, "-", self.one], 0, "two.tar: good[^~]*%s[^~]*one.tar: good" % good),
-                (data[:5000], ["--verify", "-"], 5, "standard input.* too early"), (b"", ["-l", "-"], 5, "too early"),
+                (data[:5000], ["--verify", "-"], 5, "standard input.* too early"),
                 (gzipped(data), ["--verify", self.two, "-", self.one], 5, "one.tar: good[^~]*gunzip")]):
             with self.subTest(words, argv=argv), open(self.one, "rb") as file:
                 run = subprocess.run([sys.executable, imgpull.__file__] + argv, stdout=subprocess.PIPE, stderr=(
@@ -3909,35 +3901,30 @@ class TestReadingBack(Case):
             self.assertEqual({key: archive["images"][0][key] for key in expected}, expected)
             self.assertEqual("checked" in archive, option == "--verify")
         self.assertEqual((archive["checked"], archive["unchecked"]), (os.path.getsize(self.one), 0))
-        server = self.serve(make_artifact())
-        printed = self.json("-s", "http", server.host + "/app:v1", self.tar)["images"]
-        for image, in (printed, self.json("-l", self.tar)["archives"][0]["images"]):
-            self.assertIsNone(image["image_id"])
+        pulled = self.json("-s", "http", self.serve(make_artifact()).host + "/app:v1", self.tar)
+        for said in (pulled, self.json("-l", self.tar)["archives"][0]):
+            self.assertIsNone(said["images"][0]["image_id"])
 
     def test_codes_of_faults(self):
         """For programs: "digest", "archive", "base"; a delta's needs, with and without its base."""
-        data, layer = read(self.one), IMAGE.blobs[IMAGE.layers[0]]
-        for wrong, code in selected([(flipped_at(data, data.index(layer) + 9), "digest"), (data[:-1], "archive"),
-                                     (flipped_at(data, data.index(IMAGE.config) + 9), "archive")]):
-            archive, = self.json("--verify", self.write("x.tar", wrong), code=5)["archives"]
-            self.assertEqual([fault["code"] for fault in archive["faults"]], [code])
-        archive, = self.json("--verify", self.path("none.tar"), code=2)["archives"]
-        self.assertEqual([fault["code"] for fault in archive["faults"]], ["archive"])
-        server, base = self.serve(VERSION1), self.path("base.tar")
+        data, server, base = read(self.one), self.serve(VERSION1), self.path("base.tar")
         self.pull(server, tar=base)
         server.add("app", "v1", VERSION2)
         self.pull(server, "--base", base)
-        for options, code, needed, faults in [((), 0, 1, []), (("--base", base), 0, 0, []),
-                                              (("--base", self.two), 5, 0, ["base"])]:
-            archive, = self.json("--verify", self.tar, *options, code=code)["archives"]
-            self.assertEqual([archive["needed"], [fault["code"] for fault in archive["faults"]]], [needed, faults])
-            image, = archive["images"]
-            self.assertEqual([layer["omitted"] for layer in image["layers"]], [True, False, False, False])
-            self.assertEqual(image["size"], sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
+        wrong = self.write("wrong.tar", flipped_at(data, data.index(IMAGE.blobs[IMAGE.layers[0]]) + 9))
+        for argv, code, faults, needed in selected([
+                ([wrong], 5, ["digest"], 0), ([self.write("cut.tar", data[:-1])], 5, ["archive"], None),
+                ([self.path("none.tar")], 2, ["archive"], None), ([self.tar], 0, [], 1),
+                ([self.tar, "--base", base], 0, [], 0), ([self.tar, "--base", self.two], 5, ["base"], 0)]):
+            archive, = self.json("--verify", *argv, code=code)["archives"]
+            self.assertEqual(([fault["code"] for fault in archive["faults"]], archive.get("needed")), (faults, needed))
+        image, = self.json("--list-tar", self.tar)["archives"][0]["images"]
+        self.assertEqual([layer["omitted"] for layer in image["layers"]], [True, False, False, False])
+        self.assertEqual(image["size"], sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
 
     def test_odd_terminals(self):
-        """File names with escape sequences; a stdout that lacks the letters; progress while a base is read."""
-        odd, steps = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar")), []
+        """File names with escape sequences; a stdout that lacks the letters."""
+        odd = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar"))
         for option in ("--verify", "--list-tar"):
             self.assertNotRegex(self.run_main(option, odd).out.decode(), "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
         self.fails(self.run_main("--verify", odd + "\x1b[2J"), "cannot be read", code=2)
@@ -3945,18 +3932,6 @@ class TestReadingBack(Case):
             [sys.executable, imgpull.__file__, "--verify", shutil.copy(self.one, self.path("\u20ac.tar"))],
             env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="1"))
         self.assertIn(b"\\u20ac.tar: good", out)
-
-        reporter = mock.Mock(imgpull.Reporter, reading=lambda *step: steps.append(step))
-        imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=reporter)
-        self.assertEqual({step[::2] for step in steps}, {(self.one, os.path.getsize(self.one))})
-        self.assertGreater(len(steps), 3)
-
-    def test_source(self):
-        """Parts of local files, fewer where the file ends."""
-        view, data = memoryview(bytearray(1000)), noise("source", 5000)
-        for content in (data, data[:2000], b""):
-            source = imgpull.Source(self.write("source", content), 10, 4000)
-            self.assertEqual(b"".join(map(bytes, source.pieces(view))), content[10:4010])
 
 
 class TestBaseAndReuse(Case):
@@ -3983,10 +3958,9 @@ class TestBaseAndReuse(Case):
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
         self.assertEqual(imgpull.list_archive(self.tar)[0].omitted, {VERSION2.layers[0]})
         self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
-        for base, code, words in ([], 0, "needs 1 layer"), ([self.base], 0, "good"), ([self.other], 5, "in no --base"):
+        for base, words in ([], "good:.*needs 1"), ([self.base], "good: ((?!needs).)*$"), ([self.other], "no --base"):
             run = self.run_main("--verify", self.tar, *["--base=" + path for path in base])
-            self.assertEqual((run.code, "needs" in run.out.decode()), (code, not base), run.out)
-            self.assertIn(words, run.out.decode())
+            self.assertRegex(run.out.decode().splitlines()[0], words)
 
     def test_all_or_nothing(self):
         """A base that shares nothing, and one that holds everything."""
@@ -4029,9 +4003,8 @@ class TestBaseAndReuse(Case):
     def test_omissible(self):
         """Layers that a base has on top of the same layers, wherever they stand."""
         for base, images, omitted in selected([
-                (["abc"], ["abc"], "abc"), (["abc"], ["abd"], "ab"), (["abc"], ["bc"], ""), (["abc"], ["abcd"], "abc"),
-                (["aba"], ["aba"], "ab"), (["aba"], ["abaa"], "b"), (["abc"], ["abc", "b"], "ac"), (["abc"], [""], ""),
-                ([], ["abc"], ""), (["ab"], ["ab", "a"], "ab"), (["ab", "cd"], ["abx", "cdx"], "abcd")]):
+                (["abc"], ["abd"], "ab"), (["abc"], ["bc"], ""), (["abc"], ["abcd"], "abc"), (["aba"], ["aba"], "ab"),
+                (["aba"], ["abaa"], "b"), (["abc"], ["abc", "b"], "ac"), (["ab", "cd"], ["abx", "cdx"], "abcd")]):
             self.assertEqual(imgpull.omissible(list(map(list, images)), list(map(list, base))), set(omitted))
 
 
