@@ -1094,11 +1094,10 @@ class TestArchive(Case):
     def test_layout(self):
         """Forms of images, and what the archive calls them: the options, the reference."""
         for image, options, name, called in selected([
-                (IMAGE, (), "app:v1", "{}/app:v1"), (make_image(BIG, b"x", style=DOCKER), (), "app:v1", "{}/app:v1"),
-                (make_image(), (), "app:v1", "{}/app:v1"), (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"),
-                (IMAGE, (), "app@" + IMAGE.digest, None), (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
-                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2"),
-                (IMAGE, ("--name", "quay.io/x/y:vz"), "app:v1", "quay.io/x/y:vz")]):
+                (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"), (make_image(), (), "app:v1", "{}/app:v1"),
+                (make_image(BIG, style=DOCKER), (), "app:v1", "{}/app:v1"), (IMAGE, (), "app@" + IMAGE.digest, None),
+                (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
+                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2")]):
             with self.subTest(name, options=options, layers=len(image.layers)):
                 server = self.serve(image)
                 self.check_archive(self.pull(server, *options, name=name), image, called and called.format(server.host))
@@ -1126,9 +1125,8 @@ class TestArchive(Case):
         """The same manifest gives the same bytes, however it is pulled."""
         server, options = self.serve(INDEX), ("--name", "x:1")
         first = self.pull(server, *options)
-        for more in [(), ("--jobs", "1"), ("-j9",), ("--quiet",)]:
-            self.assertEqual(self.pull(server, *(options + more)), first)
-        self.assertEqual(self.pull(server, *options, name="app@" + INDEX.digest), first)
+        for more, name in [(("-j1",), "app:v1"), (("-j9", "-q"), "app:v1"), ((), "app@" + INDEX.digest)]:
+            self.assertEqual(self.pull(server, *options + more, name=name), first)
         self.assertEqual(self.pull(server, *options, tar="-").out, first)
         # By the manifest's own digest, nothing is known of the index.
         first, alone = members(first), members(self.pull(server, *options, name="app@" + IMAGE.digest))
@@ -1140,21 +1138,6 @@ class TestArchive(Case):
         server, name = self.serve(), "sha512:" + hashlib.sha512(IMAGE.manifest).hexdigest()
         server.manifests["app", name] = IMAGE
         self.assertEqual(members(self.pull(server, name="app@" + name))[blob_path(name)], IMAGE.manifest)
-
-    def test_shared_indexes(self):
-        """Indexes that several others share are fetched once, not once for every way to them."""
-        def eight(*children):
-            return [make_index(*[(child, "linux/amd64") for child in children],
-                               change=spoiled("annotations", to={"number": str(number)})) for number in range(8)]
-        server = self.serve(make_index(*[(child, "linux/amd64") for child in eight(*eight(IMAGE))]))
-        held = members(self.pull(server, "--platform", "all"))
-        self.assertEqual(server.kinds().count("manifest"), 8 + 8 + 1)
-        self.assertEqual(len(held), 3 + 1 + 8 + 8 + 1 + len(IMAGE.blobs))
-
-    def test_artifact(self):
-        """What is no image is kept as an OCI layout, and that is said."""
-        self.assertNotIn("manifest.json", members(self.pull(self.serve(make_artifact()))))
-        self.assertRegex(self.said.err, "not a container image but an artifact")
 
     def test_library(self):
         """As the README shows it: pull() with a name or several, and its result."""
@@ -3843,7 +3826,8 @@ class TestReadingBack(Case):
     def test_list_several(self):
         """In the order of the command line, also where an image has two names; the full name is what skopeo takes."""
         names = [self.name, self.server.add("b", "v2", make_artifact()), self.server.add("app", "again", INDEX)]
-        self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar]))
+        said = self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar])).err
+        self.assertRegex(said, "not a container image but an artifact")
         shown = self.run_main("-l", self.tar).out.decode()
         words = names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]
         self.assertEqual([word for word in words + ["unknown/unknown"] if word not in shown], ["unknown/unknown"])
