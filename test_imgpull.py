@@ -1128,10 +1128,6 @@ class TestArchive(Case):
         for more, name in [(("-j1",), "app:v1"), (("-j9", "-q"), "app:v1"), ((), "app@" + INDEX.digest)]:
             self.assertEqual(self.pull(server, *options + more, name=name), first)
         self.assertEqual(self.pull(server, *options, tar="-").out, first)
-        # By the manifest's own digest, nothing is known of the index.
-        first, alone = members(first), members(self.pull(server, *options, name="app@" + IMAGE.digest))
-        differs = [name for name in first if first[name] != alone[name]]
-        self.assertEqual((differs, set(first)), (["index.json"], set(alone)))
 
     def test_sha512(self):
         """The digest of a manifest by sha512; OWN has one of a layer."""
@@ -1152,8 +1148,6 @@ class TestArchive(Case):
         self.assertEqual([image.digest for image in result.images], [IMAGE.digest, ARM.digest])
         with self.assertRaises(imgpull.ImgpullError):
             imgpull.pull(server.host + "/none:v1", self.tar, scheme="http")
-        for public in imgpull.__all__:
-            self.assertTrue(getattr(imgpull, public).__doc__, public)
 
     def test_registry(self):
         """Manifests and blobs of a repository, for those who want no archive."""
@@ -3357,7 +3351,7 @@ class TestReferrers(Case):
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", bytes(8)     # magic and version
 APP, OTHER, NOBODY = "docker.io/library/app:v1", "docker.io/library/evil:v2", "sha256:" + "0" * 64
-NAME, REF_NAME, KIND = "io.containerd.image.name", "org.opencontainers.image.ref.name", "dev.cosignproject.cosign/image"
+NAME, REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 CHART = "application/vnd.cncf.helm."
 ATTESTS = {"vnd.docker.reference.type": "attestation-manifest"}
 
@@ -3394,6 +3388,11 @@ def remade(image, **changes):
         digest: blob for digest, blob in held.items() if digest.encode() in manifest})
 
 
+def claiming(image, size):
+    """An image whose manifest gives each layer a size."""
+    return remade(image, layers=[dict(layer, size=size) for layer in json.loads(image.manifest.decode())["layers"]])
+
+
 def plain_image(*files, style=OCI, architecture="amd64", like="sha256"):
     """An image whose layers are not compressed: the same bytes with every zlib."""
     tars = [entry("file", data) + bytes(1024) for data in files]
@@ -3427,10 +3426,10 @@ def named(image, name, *several, **notes):
     return descriptor(image.manifest, image.media_type, annotations=known)
 
 
-def offered(image, *names, **more):
+def offered(image, *names):
     """An image's entry in manifest.json."""
-    return dict({"Config": blob_path(sha256(image.config)), "RepoTags": list(names),
-                 "Layers": [blob_path(layer) for layer in image.layers]}, **more)
+    return {"Config": blob_path(sha256(image.config)), "RepoTags": list(names),
+            "Layers": [blob_path(layer) for layer in image.layers]}
 
 
 def archive_of(*images, names=(APP, OTHER), index=None, manifest=0, layout=0, without=(), held=(), first=b"",
@@ -3474,7 +3473,6 @@ SAFE_NAMED, SAFE_OFFER = named(SAFE, APP), offered(SAFE, APP)
 SAFE_JSON, EVIL_JSON = compact([SAFE_OFFER]), compact([offered(EVIL, APP)])
 EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
 EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
-SAFE_LAYERS, ROOTFS = json.loads(SAFE.manifest.decode())["layers"], SAFE.config.replace(b"rootfs", b"Rootfs")
 
 
 def disguised(write, place="end"):
@@ -3509,11 +3507,6 @@ HOSTILE = [Hostile(name, True, archive) for name, archive in [
     ("the same name twice, the evil one first", disguised(entry, "first")),
     ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
         "manifest.json", kind=b"2", link="a") + entry("a", SAFE_JSON))),
-    # docker loads its oldest format where there is no manifest.json; it takes every directory for a layer.
-    ("docker's oldest format", beside_evil(manifest=None, first=entry("blobs/VERSION", b"1.0") + entry(
-        "blobs/layer.tar", EVIL.tars[0]) + entry("blobs/json", to_json({
-            "os": "linux", "architecture": "amd64", "created": "2024-01-01T00:00:00Z"}))
-        + entry("repositories", to_json({"evil": {"v1": "blobs"}})))),
     # Go's JSON folds the case of keys, and the last one wins: see test_json_as_go_reads_it.
     ("keys that differ in case", beside_evil(index=dict(json.loads(HELD["index.json"].decode()), Manifests=[
         named(EVIL, OTHER)]))),
@@ -3526,7 +3519,6 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
         entry("manifest.json", data) for data in (compact([offered(SAFE, OTHER)]), SAFE_JSON)))),
     ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
     # The lists, names
-    ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
     ("oci-layout of another version", archive_of(SAFE, layout=b'{"imageLayoutVersion":"2.0.0"}')),
     ("another image without a name", beside_evil(index=[SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
     ("the digest of another image", archive_of(SAFE, manifest=[dict(SAFE_OFFER, RepoTags=None)], index=[
@@ -3545,16 +3537,12 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
         manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs, SAFE.digest, FOR_ARM.digest],
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
     # Manifests and configs
-    ("an image to one, an attestation to another", index_archive(
-        lambda index: index["manifests"][1].update(annotations=ATTESTS))),
+    ("an image to one, an attestation to another", index_archive(spoiled("manifests", 1, "annotations", to=ATTESTS))),
     ("a manifest called an index", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
-    ("a part of an index with another size", index_archive(lambda index: index["manifests"][1].update(size=7))),
-    ("a config with Rootfs", archive_of(remade(
-        SAFE._replace(config=ROOTFS), config=descriptor(ROOTFS, OCI.config), blobs={sha256(ROOTFS): ROOTFS}))),
-    ("fewer layers than diff_ids", archive_of(remade(SAFE, layers=SAFE_LAYERS[:1])._replace(layers=SAFE.layers[:1]))),
+    ("a part of an index with another size", index_archive(spoiled("manifests", 1, "size", to=7))),
+    ("fewer layers than diff_ids", archive_of(remade(SAFE, layers=[])._replace(layers=[]))),
     ("a config of another size", archive_of(remade(SAFE, config=dict(descriptor(SAFE.config, OCI.config), size=7)))),
-    ("a layer that is a byte longer", archive_of(remade(SAFE, layers=[dict(layer, size=len(TAR) - 1)
-                                                                      for layer in SAFE_LAYERS])))]]
+    ("a layer that is a byte longer", archive_of(claiming(SAFE, len(TAR) - 1)))]]
 
 
 def gzip_named(length, flag=8):
@@ -3590,9 +3578,7 @@ HUGE = [
     ("20,000 names", archive_of(SAFE, index=[named(SAFE, tag, True) for tag in TAGS], manifest=[offered(SAFE, *TAGS)])),
     ("a referrer 10,000 times", archive_of(SAFE, held={blob_path(MANY.digest): MANY.manifest}, index=[named(
         SAFE, APP, referrers=",".join([MANY.digest + "=" + SAFE.digest] * 10000))])),
-    ("deep JSON", archive_of(SAFE, index=b"[" * 100000)),
-    ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}")),
-    ("a number of a million digits", archive_of(SAFE, index=b'{"schemaVersion":' + b"1" * 1000000 + b"}"))]
+    ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}"))]
 
 
 class TestHostileArchives(Case):
@@ -3665,17 +3651,15 @@ ONE, NEXT = plain_image(b"one", b"two"), plain_image(b"one", b"three", b"two")
 BOTH = [(plain_image(b"one", b"for arm64", architecture="arm64"), "linux/arm64"), (ONE, "linux/amd64")]
 TWO = make_index(*BOTH)
 # BuildKit's attestation as an artifact, in an index that is signed; a referrer whose parts have other subjects.
-PROVEN = artifact(b"{}", EMPTY, "application/vnd.in-toto+json", subject=descriptor(ONE.manifest, OCI.manifest),
+OF_ONE = descriptor(ONE.manifest, OCI.manifest)
+PROVEN = artifact(b"{}", EMPTY, "application/vnd.in-toto+json", subject=OF_ONE,
                   artifactType="application/vnd.docker.attestation.manifest.v1+json")
-BUILT_NOW = make_index(*BOTH, change=lambda index: index["manifests"].append(descriptor(
-    PROVEN.manifest, OCI.manifest, platform={"os": "unknown", "architecture": "unknown"},
-    annotations=dict(ATTESTS, **{"vnd.docker.reference.digest": ONE.digest}))))
-BUILT_NOW = BUILT_NOW._replace(children=BUILT_NOW.children + (PROVEN,))
-PARTS = make_index((make_referrer(BOTH[0][0]), None), change=lambda index: index.update(
-    subject=descriptor(ONE.manifest, OCI.manifest)))
+BUILT_NOW = make_index((PROVEN, "unknown/unknown"), *BOTH, change=spoiled(
+    "manifests", 0, "annotations", "vnd.docker.reference.digest", to=ONE.digest))
+PARTS = make_index((make_referrer(BOTH[0][0]), None), change=spoiled("subject", to=OF_ONE))
 EVERY, SIGNED, DELTA = ("--platform", "all"), ("--referrers",), ("--base", "base.tar")
 # sum: the beginning of the archive's sha256, where the format is frozen. "@": by digest; "+": another image with it.
-# pushed: referrers; a tuple is of referrers and their suffixes.
+# pushed: referrers, or (referrer, tag).
 Own = namedtuple("Own", "name sum image options pushed")
 Own.__new__.__defaults__ = ((), ())
 OWN = [Own(*row) for row in [
@@ -3690,10 +3674,8 @@ OWN = [Own(*row) for row in [
     ("by digest", "610bcbd1551d0f02", ONE, ("@",)), ("delta", "2ee209890b5c7b18", NEXT, DELTA),
     ("delta, all platforms", "67d4da0818a96d17", TWO, EVERY + DELTA), ("delta of several", "", NEXT, DELTA + ("+",)),
     ("no amd64", "", make_index((ARMV6, "linux/arm/v6"), BOTH[0]), EVERY),
-    ("nested", "", make_index((TWO, None)), EVERY),
-    ("signed", "", ONE, SIGNED, [make_referrer(ONE), (make_signature(ONE), ".sig")]),
-    ("signed index", "", TWO, SIGNED, [make_referrer(TWO)]),
-    ("signed index, all platforms", "", TWO, SIGNED + EVERY, [make_referrer(TWO), make_referrer(ONE)]),
+    ("nested", "", make_index((TWO, None)), EVERY), ("signed index", "", TWO, SIGNED, [make_referrer(TWO)]),
+    ("signed", "", ONE, SIGNED, [make_referrer(ONE), on(ONE, ".sig")]),
     ("signed index with an attestation that is an artifact", "", BUILT_NOW, SIGNED, [make_referrer(BUILT_NOW)]),
     ("an index that refers, parts of which refer to others", "", ONE, SIGNED, [PARTS]),
     ("signed bundle", "", ONE, SIGNED + ("+",), [make_referrer(ONE), make_referrer(ARM)])]]
@@ -3707,8 +3689,8 @@ class TestOwnArchives(Case):
     def make(self, row):
         """An archive of a kind, and what "imgpull -q" printed."""
         server = self.serve(row.image, namespace="q.io", page=10)
-        for each, tag in [pushed if len(pushed) == 2 else (pushed, "") for pushed in row.pushed]:
-            server.add("app", tag_of(row.image, tag) if tag else each.digest, each)
+        for each, tag in [pushed if len(pushed) == 2 else (pushed, pushed.digest) for pushed in row.pushed]:
+            server.add("app", tag, each)
         names = [server.host + "/app" + ("@" + row.image.digest if "@" in row.options else ":v1")]
         names += [server.add("app", "v2", ARM)] * ("+" in row.options)
         options = [self.path(word) if word == "base.tar" else word for word in row.options if word not in "@+"]
@@ -3728,19 +3710,15 @@ class TestOwnArchives(Case):
         """Every kind is read back as it was planned, from a file and a pipe; the old ones are what they always were."""
         for row in selected(OWN):
             with self.subTest(row.name):
-                with mock.patch.object(imgpull, "host_platform", lambda: imgpull.Platform("linux", "s390x")):
-                    elsewhere = self.make(row)[0] if "all" in row.options else None
-                data, said = self.make(row)
-                self.assertIn(elsewhere, (None, data))
+                here = imgpull.Platform("linux", "s390x" if "all" in row.options else "amd64")
+                with mock.patch.object(imgpull, "host_platform", lambda: here):
+                    data, said = self.make(row)
                 self.assertIn(row.sum, ("", hashlib.sha256(data).hexdigest()[:16]))
                 archive = imgpull.read_archive(self.tar, False)
                 self.assertEqual((archive.faults, imgpull.verify_archive(self.tar)), ([], []))
-                plan, content, held = imgpull.plan_archive(archive.images, archive.omitted), bytearray(), members(data)
-                for offset, part in sorted(plan.literals + [(layer.offset, held[layer.descriptor.path])
-                                                            for layer in plan.layers]):
-                    self.assertEqual(offset, len(content))
-                    content += part
-                self.assertEqual((bytes(content), plan.images), (data, archive.images))
+                plan, held = imgpull.plan_archive(archive.images, archive.omitted), members(data)
+                parts = plan.literals + [(layer.offset, held[layer.descriptor.path]) for layer in plan.layers]
+                self.assertEqual((b"".join(part for _, part in sorted(parts)), plan.images), (data, archive.images))
                 self.assertEqual((imgpull.list_archive(self.tar), self.run_main("-q", "-l", self.tar).out),
                                  (archive.images, said))
                 self.assertEqual("--base" in row.options, bool(archive.omitted))
@@ -3748,10 +3726,9 @@ class TestOwnArchives(Case):
                 self.assertEqual(self.piped(data) if len(data) < 60000 else [], [])
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
-                    about = [each.subject for each in image.referrers]
-                    there = {each.descriptor.digest for each in image.all_manifests} | {image.source}
-                    self.assertEqual((len({each.digest for each in image.referrers}), set(about) - there),
-                                     (len(about), set()))
+                    there = [each.digest for each in image.all_manifests] + [image.source]
+                    self.assertEqual(len(set(there)), len(there))
+                    self.assertLessEqual({each.subject for each in image.referrers}, set(there))
 
     def test_every_bit(self):
         """A flipped bit is found, wherever it is; so is an end that comes too early, or more behind it."""
@@ -3776,7 +3753,7 @@ class TestOwnArchives(Case):
         for old, new in selected([
                 ("=" + TWO.digest, "=" + ONE.digest), ("=" + TWO.digest, "=" + NOBODY), ("=" + TWO.digest, ""),
                 ("=" + TWO.digest, "=" + TWO.digest + ".sig"), (referrer + "=", NOBODY + "="),
-                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (KIND, KIND + "Index"),
+                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (IMAGE_KIND, INDEX_KIND),
                 ('"dev.imgpull.source":"%s"' % TWO.digest, '"dev.imgpull.source":"%s"' % referrer)]):
             with self.subTest(new):
                 lists = held["index.json"].replace(old.encode(), new.encode())
@@ -3829,8 +3806,8 @@ class TestReadingBack(Case):
         said = self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar])).err
         self.assertRegex(said, "not a container image but an artifact")
         shown = self.run_main("-l", self.tar).out.decode()
-        words = names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]
-        self.assertEqual([word for word in words + ["unknown/unknown"] if word not in shown], ["unknown/unknown"])
+        words = names + ["linux/amd64", "linux/arm/v6", ARM.digest, "unknown/unknown"]
+        self.assertEqual([word for word in words if word not in shown], ["unknown/unknown"])
         self.assertEqual([(image.name, image.ref_name, image.image_id) for image in imgpull.list_archive(self.tar)],
                          [(name, name, None if "/b:" in name else sha256(IMAGE.config)) for name in names])
 
@@ -3844,8 +3821,7 @@ class TestReadingBack(Case):
                 ("--verify {one} {two}", 0, ["one.tar: good", "two.tar: good", "one.tar:   image ID"], ""),
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
-                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""),
-                ("--reuse - {name} {x}", 2, [], "not standard input")]):
+                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("--reuse - {name} {x}", 2, [], "not standard")]):
             with self.subTest(argv):
                 run = self.run_main(*argv.format(name=self.name, **places).split())
                 self.assertEqual(run.code, code, run)
@@ -3862,7 +3838,6 @@ class TestReadingBack(Case):
         for given, argv, code, words in selected([
                 (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest), (None, ["--verify", "-"], 0, good),
                 (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"),
-                (data, ["--verify", self.two, "-", self.one], 0, "two.tar: good[^~]*%s[^~]*one.tar: good" % good),
                 (data[:5000], ["--verify", "-"], 5, "standard input.* too early"),
                 (gzipped(data), ["--verify", self.two, "-", self.one], 5, "one.tar: good[^~]*gunzip")]):
             with self.subTest(words, argv=argv), open(self.one, "rb") as file:
@@ -3872,22 +3847,15 @@ class TestReadingBack(Case):
                 self.assertEqual(run.returncode, code)
 
     def test_json(self):
-        for option in ("--list-tar", "--verify"):
-            document = self.json(option, self.one, self.two)
-            self.assertEqual((document["schema"], len(document["archives"])), (1, 2))
-            archive = document["archives"][0]
-            self.assertEqual((archive["archive"], archive["faults"]), (self.one, []))
-            layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": False, "diff_id": sha256(tar)}
-                      for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
-            expected = {"name": self.name, "digest": IMAGE.digest, "source_digest": INDEX.digest, "layers": layers,
-                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "referrers": [],
-                        "size": sum(layer["size"] for layer in layers)}
-            self.assertEqual({key: archive["images"][0][key] for key in expected}, expected)
-            self.assertEqual("checked" in archive, option == "--verify")
-        self.assertEqual((archive["checked"], archive["unchecked"]), (os.path.getsize(self.one), 0))
-        pulled = self.json("-s", "http", self.serve(make_artifact()).host + "/app:v1", self.tar)
-        for said in (pulled, self.json("-l", self.tar)["archives"][0]):
-            self.assertIsNone(said["images"][0]["image_id"])
+        """The images are those that the pull told of: see TestCommandLine. An artifact has no image ID."""
+        for image in (INDEX, make_artifact()):
+            pulled = self.json("-s", "http", self.serve(image).host + "/app:v1", self.tar)["images"]
+            for option, checked in (("--list-tar", None), ("--verify", os.path.getsize(self.tar))):
+                document = self.json(option, self.one, self.tar)
+                archive = document["archives"][1]
+                self.assertEqual((document["schema"], archive["archive"], archive["faults"]), (1, self.tar, []))
+                self.assertEqual((archive["images"], archive.get("checked")), (pulled, checked))
+        self.assertEqual((archive["unchecked"], pulled[0]["image_id"]), (0, None))
 
     def test_codes_of_faults(self):
         """For programs: "digest", "archive", "base"; a delta's needs, with and without its base."""
@@ -3902,20 +3870,13 @@ class TestReadingBack(Case):
                 ([self.tar, "--base", base], 0, [], 0), ([self.tar, "--base", self.two], 5, ["base"], 0)]):
             archive, = self.json("--verify", *argv, code=code)["archives"]
             self.assertEqual(([fault["code"] for fault in archive["faults"]], archive.get("needed")), (faults, needed))
-        image, = self.json("--list-tar", self.tar)["archives"][0]["images"]
-        self.assertEqual([layer["omitted"] for layer in image["layers"]], [True, False, False, False])
-        self.assertEqual(image["size"], sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
 
     def test_odd_terminals(self):
-        """File names with escape sequences; a stdout that lacks the letters."""
+        """File names with escape sequences. For a stdout that lacks the letters see test_the_file."""
         odd = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar"))
         for option in ("--verify", "--list-tar"):
             self.assertNotRegex(self.run_main(option, odd).out.decode(), "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
         self.fails(self.run_main("--verify", odd + "\x1b[2J"), "cannot be read", code=2)
-        out = subprocess.check_output(
-            [sys.executable, imgpull.__file__, "--verify", shutil.copy(self.one, self.path("\u20ac.tar"))],
-            env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="1"))
-        self.assertIn(b"\\u20ac.tar: good", out)
 
 
 class TestBaseAndReuse(Case):
@@ -3975,14 +3936,12 @@ class TestBaseAndReuse(Case):
         """A delta on a delta: what the first left out counts as there; --verify wants all bases."""
         third = make_image(SHARED, b"middle of 2", b"quite new")
         self.server.add("app", "v3", third)
-        second, delta = self.path("delta2.tar"), self.path("delta3.tar")
+        second = self.path("second.tar")
         self.pull(self.server, "--base", self.base, name="app:v2", tar=second)
-        self.assertEqual(self.blobs("--base", second, name="app:v3", tar=delta),
+        self.assertEqual(self.blobs("--base", second, name="app:v3"),
                          {third.digest, sha256(third.config), third.layers[2]})
-        self.assertEqual(imgpull.read_archive(delta).omitted, set(third.layers[:2]))
-        self.assertEqual(imgpull.verify_archive(delta, base=[self.base, second]), [])
-        for base in ([self.base], [second]):
-            self.assertRegex(" ".join(imgpull.verify_archive(delta, base=base)), "in no --base")
+        for base, words in ([self.base, second], "^$"), ([self.base], "in no --base"), ([second], "in no --base"):
+            self.assertRegex(" ".join(imgpull.verify_archive(self.tar, base=base)), words)
 
     def test_omissible(self):
         """Layers that a base has on top of the same layers, wherever they stand."""
@@ -3993,11 +3952,6 @@ class TestBaseAndReuse(Case):
 
 
 # --- bundles: lists, several registries, what is there already -------------------------------------------------------
-def claiming(image, size):
-    """An image whose manifest gives each layer a size."""
-    return remade(image, layers=[dict(layer, size=size) for layer in json.loads(image.manifest.decode())["layers"]])
-
-
 class Bundles(Case):
     def bundle(self, *argv, code=0, stdin="", tar=None):
         run = self.run_main("-s", "http", *argv + (tar or self.tar,), stdin=stdin)
