@@ -1070,11 +1070,10 @@ class TestArchive(Case):
     def test_layout(self):
         """Forms of images, and what the archive calls them: the options, the reference."""
         for image, options, name, called in selected([
-                (IMAGE, (), "app:v1", "{}/app:v1"), (make_image(BIG, b"x", style=DOCKER), (), "app:v1", "{}/app:v1"),
-                (make_image(), (), "app:v1", "{}/app:v1"), (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"),
-                (IMAGE, (), "app@" + IMAGE.digest, None), (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
-                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2"),
-                (IMAGE, ("--name", "quay.io/x/y:vz"), "app:v1", "quay.io/x/y:vz")]):
+                (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"), (make_image(), (), "app:v1", "{}/app:v1"),
+                (make_image(BIG, style=DOCKER), (), "app:v1", "{}/app:v1"), (IMAGE, (), "app@" + IMAGE.digest, None),
+                (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
+                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2")]):
             with self.subTest(name, options=options, layers=len(image.layers)):
                 server = self.serve(image)
                 self.check_archive(self.pull(server, *options, name=name), image, called and called.format(server.host))
@@ -1102,35 +1101,15 @@ class TestArchive(Case):
         """The same manifest gives the same bytes, however it is pulled."""
         server, options = self.serve(INDEX), ("--name", "x:1")
         first = self.pull(server, *options)
-        for more in [(), ("--jobs", "1"), ("-j9",), ("--quiet",)]:
-            self.assertEqual(self.pull(server, *(options + more)), first)
-        self.assertEqual(self.pull(server, *options, name="app@" + INDEX.digest), first)
+        for more, name in [(("-j1",), "app:v1"), (("-j9", "-q"), "app:v1"), ((), "app@" + INDEX.digest)]:
+            self.assertEqual(self.pull(server, *options + more, name=name), first)
         self.assertEqual(self.pull(server, *options, tar="-").out, first)
-        # By the manifest's own digest, nothing is known of the index.
-        first, alone = members(first), members(self.pull(server, *options, name="app@" + IMAGE.digest))
-        differs = [name for name in first if first[name] != alone[name]]
-        self.assertEqual((differs, set(first)), (["index.json"], set(alone)))
 
     def test_sha512(self):
         """The digest of a manifest by sha512; OWN has one of a layer."""
         server, name = self.serve(), "sha512:" + hashlib.sha512(IMAGE.manifest).hexdigest()
         server.manifests["app", name] = IMAGE
         self.assertEqual(members(self.pull(server, name="app@" + name))[blob_path(name)], IMAGE.manifest)
-
-    def test_shared_indexes(self):
-        """Indexes that several others share are fetched once, not once for every way to them."""
-        def eight(*children):
-            return [make_index(*[(child, "linux/amd64") for child in children],
-                               change=spoiled("annotations", to={"number": str(number)})) for number in range(8)]
-        server = self.serve(make_index(*[(child, "linux/amd64") for child in eight(*eight(IMAGE))]))
-        held = members(self.pull(server, "--platform", "all"))
-        self.assertEqual(server.kinds().count("manifest"), 8 + 8 + 1)
-        self.assertEqual(len(held), 3 + 1 + 8 + 8 + 1 + len(IMAGE.blobs))
-
-    def test_artifact(self):
-        """What is no image is kept as an OCI layout, and that is said."""
-        self.assertNotIn("manifest.json", members(self.pull(self.serve(make_artifact()))))
-        self.assertRegex(self.said.err, "not a container image but an artifact")
 
     def test_library(self):
         """As the README shows it: pull() with a name or several, and its result."""
@@ -1145,8 +1124,6 @@ class TestArchive(Case):
         self.assertEqual([image.digest for image in result.images], [IMAGE.digest, ARM.digest])
         with self.assertRaises(imgpull.ImgpullError):
             imgpull.pull(server.host + "/none:v1", self.tar, scheme="http")
-        for public in imgpull.__all__:
-            self.assertTrue(getattr(imgpull, public).__doc__, public)
 
     def test_registry(self):
         """Manifests and blobs of a repository, for those who want no archive."""
@@ -3209,7 +3186,7 @@ class TestReferrers(Case):
 
 GNU, USTAR, V7 = b"ustar  \0", b"ustar\x0000", bytes(8)     # magic and version
 APP, OTHER, NOBODY = "docker.io/library/app:v1", "docker.io/library/evil:v2", "sha256:" + "0" * 64
-NAME, REF_NAME, KIND = "io.containerd.image.name", "org.opencontainers.image.ref.name", "dev.cosignproject.cosign/image"
+NAME, REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 CHART = "application/vnd.cncf.helm."
 ATTESTS = {"vnd.docker.reference.type": "attestation-manifest"}
 
@@ -3246,6 +3223,11 @@ def remade(image, **changes):
         digest: blob for digest, blob in held.items() if digest.encode() in manifest})
 
 
+def claiming(image, size):
+    """An image whose manifest gives each layer a size."""
+    return remade(image, layers=[dict(layer, size=size) for layer in json.loads(image.manifest.decode())["layers"]])
+
+
 def plain_image(*files, style=OCI, architecture="amd64", like="sha256"):
     """An image whose layers are not compressed: the same bytes with every zlib."""
     tars = [entry("file", data) + bytes(1024) for data in files]
@@ -3279,10 +3261,10 @@ def named(image, name, *several, **notes):
     return descriptor(image.manifest, image.media_type, annotations=known)
 
 
-def offered(image, *names, **more):
+def offered(image, *names):
     """An image's entry in manifest.json."""
-    return dict({"Config": blob_path(sha256(image.config)), "RepoTags": list(names),
-                 "Layers": [blob_path(layer) for layer in image.layers]}, **more)
+    return {"Config": blob_path(sha256(image.config)), "RepoTags": list(names),
+            "Layers": [blob_path(layer) for layer in image.layers]}
 
 
 def archive_of(*images, names=(APP, OTHER), index=None, manifest=0, layout=0, without=(), held=(), first=b"",
@@ -3326,7 +3308,6 @@ SAFE_NAMED, SAFE_OFFER = named(SAFE, APP), offered(SAFE, APP)
 SAFE_JSON, EVIL_JSON = compact([SAFE_OFFER]), compact([offered(EVIL, APP)])
 EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
 EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
-SAFE_LAYERS, ROOTFS = json.loads(SAFE.manifest.decode())["layers"], SAFE.config.replace(b"rootfs", b"Rootfs")
 
 
 def disguised(write, place="end"):
@@ -3361,11 +3342,6 @@ HOSTILE = [Hostile(name, True, archive) for name, archive in [
     ("the same name twice, the evil one first", disguised(entry, "first")),
     ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
         "manifest.json", kind=b"2", link="a") + entry("a", SAFE_JSON))),
-    # docker loads its oldest format where there is no manifest.json; it takes every directory for a layer.
-    ("docker's oldest format", beside_evil(manifest=None, first=entry("blobs/VERSION", b"1.0") + entry(
-        "blobs/layer.tar", EVIL.tars[0]) + entry("blobs/json", to_json({
-            "os": "linux", "architecture": "amd64", "created": "2024-01-01T00:00:00Z"}))
-        + entry("repositories", to_json({"evil": {"v1": "blobs"}})))),
     # Go's JSON folds the case of keys, and the last one wins: see test_json_as_go_reads_it.
     ("keys that differ in case", beside_evil(index=dict(json.loads(HELD["index.json"].decode()), Manifests=[
         named(EVIL, OTHER)]))),
@@ -3378,7 +3354,6 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
         entry("manifest.json", data) for data in (compact([offered(SAFE, OTHER)]), SAFE_JSON)))),
     ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
     # The lists, names
-    ("a number for a text", archive_of(SAFE, index=[named(SAFE, APP, x=5)])),
     ("oci-layout of another version", archive_of(SAFE, layout=b'{"imageLayoutVersion":"2.0.0"}')),
     ("another image without a name", beside_evil(index=[SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
     ("the digest of another image", archive_of(SAFE, manifest=[dict(SAFE_OFFER, RepoTags=None)], index=[
@@ -3397,16 +3372,12 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
         manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs, SAFE.digest, FOR_ARM.digest],
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
     # Manifests and configs
-    ("an image to one, an attestation to another", index_archive(
-        lambda index: index["manifests"][1].update(annotations=ATTESTS))),
+    ("an image to one, an attestation to another", index_archive(spoiled("manifests", 1, "annotations", to=ATTESTS))),
     ("a manifest called an index", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
-    ("a part of an index with another size", index_archive(lambda index: index["manifests"][1].update(size=7))),
-    ("a config with Rootfs", archive_of(remade(
-        SAFE._replace(config=ROOTFS), config=descriptor(ROOTFS, OCI.config), blobs={sha256(ROOTFS): ROOTFS}))),
-    ("fewer layers than diff_ids", archive_of(remade(SAFE, layers=SAFE_LAYERS[:1])._replace(layers=SAFE.layers[:1]))),
+    ("a part of an index with another size", index_archive(spoiled("manifests", 1, "size", to=7))),
+    ("fewer layers than diff_ids", archive_of(remade(SAFE, layers=[])._replace(layers=[]))),
     ("a config of another size", archive_of(remade(SAFE, config=dict(descriptor(SAFE.config, OCI.config), size=7)))),
-    ("a layer that is a byte longer", archive_of(remade(SAFE, layers=[dict(layer, size=len(TAR) - 1)
-                                                                      for layer in SAFE_LAYERS])))]]
+    ("a layer that is a byte longer", archive_of(claiming(SAFE, len(TAR) - 1)))]]
 
 
 def gzip_named(length, flag=8):
@@ -3442,9 +3413,7 @@ HUGE = [
     ("20,000 names", archive_of(SAFE, index=[named(SAFE, tag, True) for tag in TAGS], manifest=[offered(SAFE, *TAGS)])),
     ("a referrer 10,000 times", archive_of(SAFE, held={blob_path(MANY.digest): MANY.manifest}, index=[named(
         SAFE, APP, referrers=",".join([MANY.digest + "=" + SAFE.digest] * 10000))])),
-    ("deep JSON", archive_of(SAFE, index=b"[" * 100000)),
-    ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}")),
-    ("a number of a million digits", archive_of(SAFE, index=b'{"schemaVersion":' + b"1" * 1000000 + b"}"))]
+    ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}"))]
 
 
 class TestHostileArchives(Case):
@@ -3517,17 +3486,15 @@ ONE, NEXT = plain_image(b"one", b"two"), plain_image(b"one", b"three", b"two")
 BOTH = [(plain_image(b"one", b"for arm64", architecture="arm64"), "linux/arm64"), (ONE, "linux/amd64")]
 TWO = make_index(*BOTH)
 # BuildKit's attestation as an artifact, in an index that is signed; a referrer whose parts have other subjects.
-PROVEN = artifact(b"{}", EMPTY, "application/vnd.in-toto+json", subject=descriptor(ONE.manifest, OCI.manifest),
+OF_ONE = descriptor(ONE.manifest, OCI.manifest)
+PROVEN = artifact(b"{}", EMPTY, "application/vnd.in-toto+json", subject=OF_ONE,
                   artifactType="application/vnd.docker.attestation.manifest.v1+json")
-BUILT_NOW = make_index(*BOTH, change=lambda index: index["manifests"].append(descriptor(
-    PROVEN.manifest, OCI.manifest, platform={"os": "unknown", "architecture": "unknown"},
-    annotations=dict(ATTESTS, **{"vnd.docker.reference.digest": ONE.digest}))))
-BUILT_NOW = BUILT_NOW._replace(children=BUILT_NOW.children + (PROVEN,))
-PARTS = make_index((make_referrer(BOTH[0][0]), None), change=lambda index: index.update(
-    subject=descriptor(ONE.manifest, OCI.manifest)))
+BUILT_NOW = make_index((PROVEN, "unknown/unknown"), *BOTH, change=spoiled(
+    "manifests", 0, "annotations", "vnd.docker.reference.digest", to=ONE.digest))
+PARTS = make_index((make_referrer(BOTH[0][0]), None), change=spoiled("subject", to=OF_ONE))
 EVERY, SIGNED, DELTA = ("--platform", "all"), ("--referrers",), ("--base", "base.tar")
 # sum: the beginning of the archive's sha256, where the format is frozen. "@": by digest; "+": another image with it.
-# pushed: referrers; a tuple is of referrers and their suffixes.
+# pushed: referrers, or (referrer, tag).
 Own = namedtuple("Own", "name sum image options pushed")
 Own.__new__.__defaults__ = ((), ())
 OWN = [Own(*row) for row in [
@@ -3542,10 +3509,8 @@ OWN = [Own(*row) for row in [
     ("by digest", "610bcbd1551d0f02", ONE, ("@",)), ("delta", "2ee209890b5c7b18", NEXT, DELTA),
     ("delta, all platforms", "67d4da0818a96d17", TWO, EVERY + DELTA), ("delta of several", "", NEXT, DELTA + ("+",)),
     ("no amd64", "", make_index((ARMV6, "linux/arm/v6"), BOTH[0]), EVERY),
-    ("nested", "", make_index((TWO, None)), EVERY),
-    ("signed", "", ONE, SIGNED, [make_referrer(ONE), (make_signature(ONE), ".sig")]),
-    ("signed index", "", TWO, SIGNED, [make_referrer(TWO)]),
-    ("signed index, all platforms", "", TWO, SIGNED + EVERY, [make_referrer(TWO), make_referrer(ONE)]),
+    ("nested", "", make_index((TWO, None)), EVERY), ("signed index", "", TWO, SIGNED, [make_referrer(TWO)]),
+    ("signed", "", ONE, SIGNED, [make_referrer(ONE), on(ONE, ".sig")]),
     ("signed index with an attestation that is an artifact", "", BUILT_NOW, SIGNED, [make_referrer(BUILT_NOW)]),
     ("an index that refers, parts of which refer to others", "", ONE, SIGNED, [PARTS]),
     ("signed bundle", "", ONE, SIGNED + ("+",), [make_referrer(ONE), make_referrer(ARM)])]]
@@ -3559,8 +3524,8 @@ class TestOwnArchives(Case):
     def make(self, row):
         """An archive of a kind, and what "imgpull -q" printed."""
         server = self.serve(row.image, namespace="q.io", page=10)
-        for each, tag in [pushed if len(pushed) == 2 else (pushed, "") for pushed in row.pushed]:
-            server.add("app", tag_of(row.image, tag) if tag else each.digest, each)
+        for each, tag in [pushed if len(pushed) == 2 else (pushed, pushed.digest) for pushed in row.pushed]:
+            server.add("app", tag, each)
         names = [server.host + "/app" + ("@" + row.image.digest if "@" in row.options else ":v1")]
         names += [server.add("app", "v2", ARM)] * ("+" in row.options)
         options = [self.path(word) if word == "base.tar" else word for word in row.options if word not in "@+"]
@@ -3580,19 +3545,15 @@ class TestOwnArchives(Case):
         """Every kind is read back as it was planned, from a file and a pipe; the old ones are what they always were."""
         for row in selected(OWN):
             with self.subTest(row.name):
-                with mock.patch.object(imgpull, "host_platform", lambda: imgpull.Platform("linux", "s390x")):
-                    elsewhere = self.make(row)[0] if "all" in row.options else None
-                data, said = self.make(row)
-                self.assertIn(elsewhere, (None, data))
+                here = imgpull.Platform("linux", "s390x" if "all" in row.options else "amd64")
+                with mock.patch.object(imgpull, "host_platform", lambda: here):
+                    data, said = self.make(row)
                 self.assertIn(row.sum, ("", hashlib.sha256(data).hexdigest()[:16]))
                 archive = imgpull.read_archive(self.tar, False)
                 self.assertEqual((archive.faults, imgpull.verify_archive(self.tar)), ([], []))
-                plan, content, held = imgpull.plan_archive(archive.images, archive.omitted), bytearray(), members(data)
-                for offset, part in sorted(plan.literals + [(layer.offset, held[layer.descriptor.path])
-                                                            for layer in plan.layers]):
-                    self.assertEqual(offset, len(content))
-                    content += part
-                self.assertEqual((bytes(content), plan.images), (data, archive.images))
+                plan, held = imgpull.plan_archive(archive.images, archive.omitted), members(data)
+                parts = plan.literals + [(layer.offset, held[layer.descriptor.path]) for layer in plan.layers]
+                self.assertEqual((b"".join(part for _, part in sorted(parts)), plan.images), (data, archive.images))
                 self.assertEqual((imgpull.list_archive(self.tar), self.run_main("-q", "-l", self.tar).out),
                                  (archive.images, said))
                 self.assertEqual("--base" in row.options, bool(archive.omitted))
@@ -3600,10 +3561,9 @@ class TestOwnArchives(Case):
                 self.assertEqual(self.piped(data) if len(data) < 60000 else [], [])
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
-                    about = [each.subject for each in image.referrers]
-                    there = {each.descriptor.digest for each in image.all_manifests} | {image.source}
-                    self.assertEqual((len({each.digest for each in image.referrers}), set(about) - there),
-                                     (len(about), set()))
+                    there = [each.digest for each in image.all_manifests] + [image.source]
+                    self.assertEqual(len(set(there)), len(there))
+                    self.assertLessEqual({each.subject for each in image.referrers}, set(there))
 
     def test_every_bit(self):
         """A flipped bit is found, wherever it is; so is an end that comes too early, or more behind it."""
@@ -3628,7 +3588,7 @@ class TestOwnArchives(Case):
         for old, new in selected([
                 ("=" + TWO.digest, "=" + ONE.digest), ("=" + TWO.digest, "=" + NOBODY), ("=" + TWO.digest, ""),
                 ("=" + TWO.digest, "=" + TWO.digest + ".sig"), (referrer + "=", NOBODY + "="),
-                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (KIND, KIND + "Index"),
+                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (IMAGE_KIND, INDEX_KIND),
                 ('"dev.imgpull.source":"%s"' % TWO.digest, '"dev.imgpull.source":"%s"' % referrer)]):
             with self.subTest(new):
                 lists = held["index.json"].replace(old.encode(), new.encode())
@@ -3665,9 +3625,6 @@ class TestReadingBack(Case):
     def test_list(self):
         """Names, digests, platforms, layers and their sizes; what skopeo finds it by; what an archive only claims."""
         for path, image, name in ((self.one, IMAGE, self.name), (self.two, TWICE, "docker.io/library/app:v2")):
-            listed, = imgpull.list_archive(path)
-            self.assertEqual((listed.name, str(listed.platform), len(listed.layers), listed.omitted, listed.digest),
-                             (name, "linux/amd64", len(set(image.layers)), frozenset(), image.digest))
             sizes = [len(image.blobs[layer]) for layer in image.layers]
             shown = self.run_main("--list-tar", path).out.decode()
             for word in (name, "linux/amd64", image.digest, sha256(image.config), ":%s\n" % name[-2:],
@@ -3677,18 +3634,15 @@ class TestReadingBack(Case):
                 self.assertRegex(shown, layer + " +" + re.escape(imgpull.human(size)) + "\n")
         for option in ("-l", "--verify"):           # the index is not in the archive
             self.assertRegex(self.run_main(option, self.one).out.decode(), "index +" + INDEX.digest + ".*claims")
-        for image, said in ((INDEX, True), (IMAGE, False)):
-            self.pull(self.server, name="app@" + image.digest)
-            self.assertEqual(bool(re.search("is an index: .*" + IMAGE.digest, self.said.err)), said)
 
     def test_list_several(self):
         """In the order of the command line, also where an image has two names; the full name is what skopeo takes."""
         names = [self.name, self.server.add("b", "v2", make_artifact()), self.server.add("app", "again", INDEX)]
-        self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar]))
+        said = self.run_main("--scheme", "http", "--platform", "all", *(names + [self.tar])).err
+        self.assertRegex(said, "not a container image but an artifact")
         shown = self.run_main("-l", self.tar).out.decode()
-        for word in names + ["linux/amd64", "linux/arm64", "linux/arm/v6", IMAGE.digest, ARM.digest]:
-            self.assertIn(word, shown)
-        self.assertNotIn("unknown/unknown", shown)
+        words = names + ["linux/amd64", "linux/arm/v6", ARM.digest, "unknown/unknown"]
+        self.assertEqual([word for word in words if word not in shown], ["unknown/unknown"])
         self.assertEqual([(image.name, image.ref_name, image.image_id) for image in imgpull.list_archive(self.tar)],
                          [(name, name, None if "/b:" in name else sha256(IMAGE.config)) for name in names])
 
@@ -3697,14 +3651,12 @@ class TestReadingBack(Case):
         self.write("bad.tar", flipped_at(read(self.one), read(self.one).index(IMAGE.blobs[IMAGE.layers[0]]) + 500))
         places = {each: self.path(each + ".tar") for each in ("one", "two", "bad", "none", "x")}
         for argv, code, out, err in selected([
-                ("-l {one} {two}", 0, ["one.tar:", "two.tar:", "app:v1", "index", "image ID"], ""),
-                ("-l {one} -l {two}", 0, ["one.tar:", "two.tar:"], ""),
+                ("-l {one} -l {two}", 0, ["one.tar:", "two.tar:", "app:v1", "index", "image ID"], ""),
                 ("-l {one} {none} {two}", 2, ["one.tar:", "two.tar:"], "none.tar cannot be read"),
                 ("--verify {one} {two}", 0, ["one.tar: good", "two.tar: good", "one.tar:   image ID"], ""),
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
-                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("-q --verify {bad}", 5, ["bad.tar: bad"], ""),
-                ("--reuse - {name} {x}", 2, [], "not standard input")]):
+                ("-q --verify {one}", 0, ["app:v1@sha256:"], ""), ("--reuse - {name} {x}", 2, [], "not standard")]):
             with self.subTest(argv):
                 run = self.run_main(*argv.format(name=self.name, **places).split())
                 self.assertEqual(run.code, code, run)
@@ -3719,10 +3671,9 @@ class TestReadingBack(Case):
         """gunzip -c x.tar.gz | imgpull --verify -; also by a name for a descriptor, as <(…) gives."""
         data, good = read(self.one), "standard input: good"
         for given, argv, code, words in selected([
-                (data, ["--verify", "-"], 0, good), (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest),
-                (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"), (None, ["--verify", "-"], 0, good),
-                (data, ["--verify", self.two, "-", self.one], 0, "two.tar: good[^~]*%s[^~]*one.tar: good" % good),
-                (data[:5000], ["--verify", "-"], 5, "standard input.* too early"), (b"", ["-l", "-"], 5, "too early"),
+                (data, ["-q", "-l", "-"], 0, "^\\S+app:v1@" + IMAGE.digest), (None, ["--verify", "-"], 0, good),
+                (data, ["--verify", "/dev/fd/0"], 0, "/dev/fd/0: good"),
+                (data[:5000], ["--verify", "-"], 5, "standard input.* too early"),
                 (gzipped(data), ["--verify", self.two, "-", self.one], 5, "one.tar: good[^~]*gunzip")]):
             with self.subTest(words, argv=argv), open(self.one, "rb") as file:
                 run = subprocess.run([sys.executable, imgpull.__file__] + argv, stdout=subprocess.PIPE, stderr=(
@@ -3731,67 +3682,36 @@ class TestReadingBack(Case):
                 self.assertEqual(run.returncode, code)
 
     def test_json(self):
-        for option in ("--list-tar", "--verify"):
-            document = self.json(option, self.one, self.two)
-            self.assertEqual((document["schema"], len(document["archives"])), (1, 2))
-            archive = document["archives"][0]
-            self.assertEqual((archive["archive"], archive["faults"]), (self.one, []))
-            layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": False, "diff_id": sha256(tar)}
-                      for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
-            expected = {"name": self.name, "digest": IMAGE.digest, "source_digest": INDEX.digest, "layers": layers,
-                        "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "referrers": [],
-                        "size": sum(layer["size"] for layer in layers)}
-            self.assertEqual({key: archive["images"][0][key] for key in expected}, expected)
-            self.assertEqual("checked" in archive, option == "--verify")
-        self.assertEqual((archive["checked"], archive["unchecked"]), (os.path.getsize(self.one), 0))
-        server = self.serve(make_artifact())
-        printed = self.json("-s", "http", server.host + "/app:v1", self.tar)["images"]
-        for image, in (printed, self.json("-l", self.tar)["archives"][0]["images"]):
-            self.assertIsNone(image["image_id"])
+        """The images are those that the pull told of: see TestCommandLine. An artifact has no image ID."""
+        for image in (INDEX, make_artifact()):
+            pulled = self.json("-s", "http", self.serve(image).host + "/app:v1", self.tar)["images"]
+            for option, checked in (("--list-tar", None), ("--verify", os.path.getsize(self.tar))):
+                document = self.json(option, self.one, self.tar)
+                archive = document["archives"][1]
+                self.assertEqual((document["schema"], archive["archive"], archive["faults"]), (1, self.tar, []))
+                self.assertEqual((archive["images"], archive.get("checked")), (pulled, checked))
+        self.assertEqual((archive["unchecked"], pulled[0]["image_id"]), (0, None))
 
     def test_codes_of_faults(self):
         """For programs: "digest", "archive", "base"; a delta's needs, with and without its base."""
-        data, layer = read(self.one), IMAGE.blobs[IMAGE.layers[0]]
-        for wrong, code in selected([(flipped_at(data, data.index(layer) + 9), "digest"), (data[:-1], "archive"),
-                                     (flipped_at(data, data.index(IMAGE.config) + 9), "archive")]):
-            archive, = self.json("--verify", self.write("x.tar", wrong), code=5)["archives"]
-            self.assertEqual([fault["code"] for fault in archive["faults"]], [code])
-        archive, = self.json("--verify", self.path("none.tar"), code=2)["archives"]
-        self.assertEqual([fault["code"] for fault in archive["faults"]], ["archive"])
-        server, base = self.serve(VERSION1), self.path("base.tar")
+        data, server, base = read(self.one), self.serve(VERSION1), self.path("base.tar")
         self.pull(server, tar=base)
         server.add("app", "v1", VERSION2)
         self.pull(server, "--base", base)
-        for options, code, needed, faults in [((), 0, 1, []), (("--base", base), 0, 0, []),
-                                              (("--base", self.two), 5, 0, ["base"])]:
-            archive, = self.json("--verify", self.tar, *options, code=code)["archives"]
-            self.assertEqual([archive["needed"], [fault["code"] for fault in archive["faults"]]], [needed, faults])
-            image, = archive["images"]
-            self.assertEqual([layer["omitted"] for layer in image["layers"]], [True, False, False, False])
-            self.assertEqual(image["size"], sum(len(VERSION2.blobs[layer]) for layer in VERSION2.layers[1:]))
+        wrong = self.write("wrong.tar", flipped_at(data, data.index(IMAGE.blobs[IMAGE.layers[0]]) + 9))
+        for argv, code, faults, needed in selected([
+                ([wrong], 5, ["digest"], 0), ([self.write("cut.tar", data[:-1])], 5, ["archive"], None),
+                ([self.path("none.tar")], 2, ["archive"], None), ([self.tar], 0, [], 1),
+                ([self.tar, "--base", base], 0, [], 0), ([self.tar, "--base", self.two], 5, ["base"], 0)]):
+            archive, = self.json("--verify", *argv, code=code)["archives"]
+            self.assertEqual(([fault["code"] for fault in archive["faults"]], archive.get("needed")), (faults, needed))
 
     def test_odd_terminals(self):
-        """File names with escape sequences; a stdout that lacks the letters; progress while a base is read."""
-        odd, steps = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar")), []
+        """File names with escape sequences. For a stdout that lacks the letters see test_the_file."""
+        odd = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar"))
         for option in ("--verify", "--list-tar"):
             self.assertNotRegex(self.run_main(option, odd).out.decode(), "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
         self.fails(self.run_main("--verify", odd + "\x1b[2J"), "cannot be read", code=2)
-        out = subprocess.check_output(
-            [sys.executable, imgpull.__file__, "--verify", shutil.copy(self.one, self.path("\u20ac.tar"))],
-            env=dict(os.environ, PYTHONIOENCODING="ascii", PYTHONUTF8="1"))
-        self.assertIn(b"\\u20ac.tar: good", out)
-
-        reporter = mock.Mock(imgpull.Reporter, reading=lambda *step: steps.append(step))
-        imgpull.pull(self.name, self.tar, base=[self.one], scheme="http", reporter=reporter)
-        self.assertEqual({step[::2] for step in steps}, {(self.one, os.path.getsize(self.one))})
-        self.assertGreater(len(steps), 3)
-
-    def test_source(self):
-        """Parts of local files, fewer where the file ends."""
-        view, data = memoryview(bytearray(1000)), noise("source", 5000)
-        for content in (data, data[:2000], b""):
-            source = imgpull.Source(self.write("source", content), 10, 4000)
-            self.assertEqual(b"".join(map(bytes, source.pieces(view))), content[10:4010])
 
 
 class TestBaseAndReuse(Case):
@@ -3818,10 +3738,9 @@ class TestBaseAndReuse(Case):
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
         self.assertEqual(imgpull.list_archive(self.tar)[0].omitted, {VERSION2.layers[0]})
         self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
-        for base, code, words in ([], 0, "needs 1 layer"), ([self.base], 0, "good"), ([self.other], 5, "in no --base"):
+        for base, words in ([], "good:.*needs 1"), ([self.base], "good: ((?!needs).)*$"), ([self.other], "no --base"):
             run = self.run_main("--verify", self.tar, *["--base=" + path for path in base])
-            self.assertEqual((run.code, "needs" in run.out.decode()), (code, not base), run.out)
-            self.assertIn(words, run.out.decode())
+            self.assertRegex(run.out.decode().splitlines()[0], words)
 
     def test_all_or_nothing(self):
         """A base that shares nothing, and one that holds everything."""
@@ -3852,30 +3771,22 @@ class TestBaseAndReuse(Case):
         """A delta on a delta: what the first left out counts as there; --verify wants all bases."""
         third = make_image(SHARED, b"middle of 2", b"quite new")
         self.server.add("app", "v3", third)
-        second, delta = self.path("delta2.tar"), self.path("delta3.tar")
+        second = self.path("second.tar")
         self.pull(self.server, "--base", self.base, name="app:v2", tar=second)
-        self.assertEqual(self.blobs("--base", second, name="app:v3", tar=delta),
+        self.assertEqual(self.blobs("--base", second, name="app:v3"),
                          {third.digest, sha256(third.config), third.layers[2]})
-        self.assertEqual(imgpull.read_archive(delta).omitted, set(third.layers[:2]))
-        self.assertEqual(imgpull.verify_archive(delta, base=[self.base, second]), [])
-        for base in ([self.base], [second]):
-            self.assertRegex(" ".join(imgpull.verify_archive(delta, base=base)), "in no --base")
+        for base, words in ([self.base, second], "^$"), ([self.base], "in no --base"), ([second], "in no --base"):
+            self.assertRegex(" ".join(imgpull.verify_archive(self.tar, base=base)), words)
 
     def test_omissible(self):
         """Layers that a base has on top of the same layers, wherever they stand."""
         for base, images, omitted in selected([
-                (["abc"], ["abc"], "abc"), (["abc"], ["abd"], "ab"), (["abc"], ["bc"], ""), (["abc"], ["abcd"], "abc"),
-                (["aba"], ["aba"], "ab"), (["aba"], ["abaa"], "b"), (["abc"], ["abc", "b"], "ac"), (["abc"], [""], ""),
-                ([], ["abc"], ""), (["ab"], ["ab", "a"], "ab"), (["ab", "cd"], ["abx", "cdx"], "abcd")]):
+                (["abc"], ["abd"], "ab"), (["abc"], ["bc"], ""), (["abc"], ["abcd"], "abc"), (["aba"], ["aba"], "ab"),
+                (["aba"], ["abaa"], "b"), (["abc"], ["abc", "b"], "ac"), (["ab", "cd"], ["abx", "cdx"], "abcd")]):
             self.assertEqual(imgpull.omissible(list(map(list, images)), list(map(list, base))), set(omitted))
 
 
 # --- bundles: lists, several registries, what is there already -------------------------------------------------------
-def claiming(image, size):
-    """An image whose manifest gives each layer a size."""
-    return remade(image, layers=[dict(layer, size=size) for layer in json.loads(image.manifest.decode())["layers"]])
-
-
 class Bundles(Case):
     def bundle(self, *argv, code=0, tar=None):
         run = self.run_main("-s", "http", *argv + (tar or self.tar,))
