@@ -51,47 +51,33 @@ CPYTHON_ON_LINUX = sys.platform == "linux" and sys.implementation.name == "cpyth
 # Hub's (server.key); the same, long expired; a client; its key encrypted with "sesame".
 
 PEM = {
-    "ca.pem": ("CERTIFICATE", """
-    MIIBZzCCAQ2gAwIBAgIBATAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
-    MDBaMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABPh3dCQO9CHsA6kyjy+gRnq2xaFI3CQTfF+/IpQD
-    oMQOkGxtot8lNu9s/oKc73MAMRtt6aa/gg84Vsjkurn2X8ijQjBAMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgEGMB0GA1UdDgQWBBTSGcnV
-    ljCMp4vyOoUyEJAjZPfLLTAKBggqhkjOPQQDAgNIADBFAiEAyL8yyargvdylO3iBnsZCjil6XzWfSgKl4gogp6p/IisCIHKPSOK1/lD+C0TdQFJEnXee
-    R4gYPb3DP/AUfi6FmKYq"""),
-    "server.pem": ("CERTIFICATE", """
-    MIIB/zCCAaagAwIBAgIBAjAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
-    MDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABL8XiFuKBqTOk2+XHvDBHM7rkKR1qh2r/f+8v6bnwyj8FaDo
-    VqKyxhk0VjKqjD6ILAtwUFD/7Zyt2n07Gp2gnxqjgeAwgd0wDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYDVR0lBAwwCgYIKwYBBQUHAwEw
-    HQYDVR0OBBYEFLs1igoXZwAxA33pBgyGvD4zfNQhMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6hTIQkCNk98stMGgGA1UdEQRhMF+CCWxvY2FsaG9zdIII
-    cmVnLnRlc3SCCnN0b3JlLnRlc3SCFHJlZ2lzdHJ5LTEuZG9ja2VyLmlvgg5hdXRoLmRvY2tlci5pb4cEfwAAAYcQAAAAAAAAAAAAAAAAAAAAATAKBggq
-    hkjOPQQDAgNHADBEAiBkimoRJMjg3vPKH+YBASQGmHB/yNTxE2sWgYViCba7pQIgH84ssd94mTLpYyqrO1PtI1yPwAugfdDNLSUS/oNmgv4="""),
-    "server.key": ("PRIVATE KEY", """
-    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgDAO/XIFVJUSzCs4yyyJ6shLa5M1qxGuAWtoEpgSlXXehRANCAAS/F4hbigakzpNvlx7w
-    wRzO65Ckdaodq/3/vL+m58Mo/BWg6FaissYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8a"""),
-    "expired.pem": ("CERTIFICATE", """
-    MIIBsTCCAVagAwIBAgIBBDAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwHhcNMjAwMTAxMDAwMDAwWhcNMjAwMTAyMDAwMDAw
-    WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAS/F4hbigakzpNvlx7wwRzO65Ckdaodq/3/vL+m58Mo/BWg6Fai
-    ssYZNFYyqow+iCwLcFBQ/+2crdp9OxqdoJ8ao4GSMIGPMAwGA1UdEwEB/wQCMAAwDgYDVR0PAQH/BAQDAgeAMBMGA1UdJQQMMAoGCCsGAQUFBwMBMB0G
-    A1UdDgQWBBS7NYoKF2cAMQN96QYMhrw+M3zUITAfBgNVHSMEGDAWgBTSGcnVljCMp4vyOoUyEJAjZPfLLTAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8A
-    AAEwCgYIKoZIzj0EAwIDSQAwRgIhALVGmPvCSBcn4KL+k7ONjOafFmf9rJa59H0TZk7AzHIlAiEA+7xTzBAr19PVCsuYDVPzAazkZWVz6fJltXshIJNE
-    gVY="""),
-    "client.pem": ("CERTIFICATE", """
-    MIIBkjCCATmgAwIBAgIBBTAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAw
-    MDBaMBMxETAPBgNVBAMMCGEgY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAENkr+WasM8sprMSfTyku3pJCBWtb4Rk5d8S0iZLjJrtzu8Pkk
-    r+gvRUxizJHyNhiZzJC3C9xxuJApDnd7ahTMUaN1MHMwDAYDVR0TAQH/BAIwADAOBgNVHQ8BAf8EBAMCB4AwEwYDVR0lBAwwCgYIKwYBBQUHAwIwHQYD
-    VR0OBBYEFIFlTkAIh+VrDMubfU5lPsiy68+YMB8GA1UdIwQYMBaAFNIZydWWMIyni/I6hTIQkCNk98stMAoGCCqGSM49BAMCA0cAMEQCIDE7hC1Bs6v7
-    99ZZrTg9bnlgBxHLj8WojriSqITcHxo+AiAe4jfFwex9kk4cKrCyFbL9VMb1K873/1YW0IOfKbPYJQ=="""),
-    "client.key": ("PRIVATE KEY", """
-    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSgI6expuOQ1DRk60emx1vyUo2vmwwBQcO5ZKpv1fPkOhRANCAAQ2Sv5ZqwzyymsxJ9PK
-    S7ekkIFa1vhGTl3xLSJkuMmu3O7w+SSv6C9FTGLMkfI2GJnMkLcL3HG4kCkOd3tqFMxR"""),
-    "locked.key": ("ENCRYPTED PRIVATE KEY", """
-    MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAj7NctZc7LpPwICCAAwDAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEECfow85QxYsmDhUz
-    QigIkbkEgZBe/kr7W5/JXE3nvpuZgbkc8jzQEccfUR3B5tgegQCaeS7juXLLR6vUQ/n5NXDXw7Mb6XhA5cqI4+TkeY15CBai3fmLVFYgbGDuNX6gZe5Q
-    VyEAnnw0ic42kBcA/MmlOtx55m+gYZaErjMlDy9o8Fca0rqgVOc9h7v/UpoyYMlSpKNPbSA48GKKQ0eJdQeDfgk="""),
+    "ca.pem": """MIIBNjCB3qADAgECAgEBMAoGCCqGSM49BAMCMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTAgFw0yMDAxMDEwMDAwMDBaGA8yMTI
+    wMDEwMTAwMDAwMFowGjEYMBYGA1UEAwwPaW1ncHVsbCB0ZXN0IENBMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAELHfhBBLDJBU2cs/B0g1E57LYpQY
+    SOQ6Se3sIgoSiJU6jUWqDp+qC3RGZWtC/EKNBMiDWDLvaYUtTeckTN+7AcqMTMBEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiAD9G8
+    ZbgiH17JulOqV+ym6xZSjVjEbTbAaDsGULLFvTwIgGAvvgkqaRLTcSJqucq8jjY0HPDNGd1/f8Pqfkje5G08=""",
+    "server.pem": """MIIBijCCATGgAwIBAgIBAjAKBggqhkjOPQQDAjAaMRgwFgYDVQQDDA9pbWdwdWxsIHRlc3QgQ0EwIBcNMjAwMTAxMDAwMDAwWhg
+    PMjEyMDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABM+5zI0habncltIESyCT7vJ//su/KCS
+    in0MuoQfXyAEu58PRqms+x9f+g6hKyevQWraNEyjpRDJyKGpNMiNqAHajbDBqMGgGA1UdEQRhMF+CCWxvY2FsaG9zdIIIcmVnLnRlc3SCCnN0b3JlLnR
+    lc3SCFHJlZ2lzdHJ5LTEuZG9ja2VyLmlvgg5hdXRoLmRvY2tlci5pb4cEfwAAAYcQAAAAAAAAAAAAAAAAAAAAATAKBggqhkjOPQQDAgNHADBEAiBWGm9
+    NDcIUxSs6T85F3LS0Ahld6XIR7zKCwSbPrChZfQIgH+xdxOdhlG8uLGjh35GCZucRSTCmF1Tufi/QdyLgToo=""",
+    "server.key": "MEECAQAwEwYHKoZIzj0CAQYIKoZIzj0DAQcEJzAlAgEBBCDbyMT0opOzfKd/9jyWr1jboXhPHS2e9qcjZFqD2z8xgA==",
+    "expired.pem": """MIIBOjCB4aADAgECAgEDMAoGCCqGSM49BAMCMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTAeFw0yMDAxMDEwMDAwMDBaFw
+    0yMDAxMDIwMDAwMDBaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABM+5zI0habncltIESyCT7vJ//su/KCSin0
+    MuoQfXyAEu58PRqms+x9f+g6hKyevQWraNEyjpRDJyKGpNMiNqAHajHjAcMBoGA1UdEQQTMBGCCWxvY2FsaG9zdIcEfwAAATAKBggqhkjOPQQDAgNIAD
+    BFAiBLNa7hFVQsTCeXy+yiL/dEA2uHoaGFn7Xd2Fh8se061wIhAM4ygbQfbrVApKrR4zJPLBP9Ph/33IIv5RfNckYSVQXl""",
+    "client.pem": """MIIBNTCB26ADAgECAgEEMAoGCCqGSM49BAMCMBoxGDAWBgNVBAMMD2ltZ3B1bGwgdGVzdCBDQTAgFw0yMDAxMDEwMDAwMDBaGA8
+    yMTIwMDEwMTAwMDAwMFowEzERMA8GA1UEAwwIYSBjbGllbnQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARPJk2jyLhphYrbZyx2H0aVSSJ97BIAhwh
+    YrVtEmndkrgMQqSncXtG5Vh31xNWrW+8Uv968TgORdyaRJppaFET5oxcwFTATBgNVHSUEDDAKBggrBgEFBQcDAjAKBggqhkjOPQQDAgNJADBGAiEAkSF
+    r/3GZxBm7ZGeudIGEyXxVpzzUVemMRTuGqiCD2ZECIQDkpbtigJYIT3SSBk7U1WtVn6Br8zJ7XgTBbrqQxzznWA==""",
+    "client.key": "MEECAQAwEwYHKoZIzj0CAQYIKoZIzj0DAQcEJzAlAgEBBCCiJICr+GrHHlssQE+kybek44+n5o4cstjJYnyMajaFXw==",
+    "locked.key": """MIGMMEAGCSqGSIb3DQEFDTAzMBsGCSqGSIb3DQEFDDAOBAioZKqSUXKBpAICCAAwFAYIKoZIhvcNAwcECAk/jkX3Cv8SBEjpSoL
+    mlMHs6esrE8i3FefJ2ZPayd/xG5hBDT/xPXVTYJrD0aYmW8LQ//8A/U5ryew8AuAEYkutGwTfpgPH0/Pey4QAWzwUraI=""",
 }
 
 
 def write_pems(directory):
-    for name, (kind, text) in PEM.items():
+    for name, text in PEM.items():
+        kind = "CERTIFICATE" if ".pem" in name else "ENCRYPTED PRIVATE KEY" if "locked" in name else "PRIVATE KEY"
         with open(os.path.join(directory, name), "w") as file:
             file.write("-----BEGIN %s-----\n%s\n-----END %s-----\n" % (kind, "\n".join(text.split()), kind))
 
@@ -213,6 +199,13 @@ INDEX = make_index((ATTESTATION, "unknown/unknown"), (ARM, "linux/arm64/v8"), (I
 
 
 # --- the registry that behaves ---------------------------------------------------------------------------------------
+
+BEARER = 'Bearer realm="{url}/token",service="fake",scope="repository:app:pull"'
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(("%s:%s" % (user, password)).encode()).decode()
+
 
 class Answer:
     """An answer. Headers: Content_Type="…"; a list for one that is repeated, None for one that is left out."""
@@ -365,22 +358,20 @@ class LoopbackServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def deliver(self, wire, request, answer):
         wire.send(answer)
 
-    def answer(self, request):
-        raise NotImplementedError
-
 
 class FakeRegistry(LoopbackServer):
     """A registry, its token server (where its challenge says) and a blob store (/store/…) in one.
 
+    faults: what to do to requests of a kind (tag, manifest, config, layer, token, store), and how often: Fault.
     challenges: WWW-Authenticate values, "{url}" being this server; then only requests whose Authorization is in
     `accepted` pass. users: {name: password}, for Basic and for the token server. store: another FakeRegistry, to which
     blobs are redirected. namespace: what ?ns= must say, as at a mirror. token_answer: what the token server says.
     page: entries a page of the referrers API, None for a registry without it. lists: {digest: entries that the
     API lists instead of the true ones}."""
 
-    def __init__(self, challenges=(), users=None, store=None, namespace=None, token_answer=None, page=None, lists=None,
-                 **options):
-        self.page, self.lists = page, lists or {}
+    def __init__(self, faults=(), challenges=(), users=None, store=None, namespace=None, token_answer=None, page=None,
+                 lists=None, **options):
+        self.faults, self.page, self.lists = [Fault(*fault) for fault in faults], page, lists or {}
         self.manifests, self.blobs, self.lock = {}, {}, threading.Lock()
         self.realms = set(re.findall(r'realm="\{url\}(/[^"?]*)', " ".join(challenges)))
         self.token_answer = token_answer or (lambda token: {"token": token, "expires_in": 300})
@@ -403,6 +394,16 @@ class FakeRegistry(LoopbackServer):
 
     def kinds(self):
         return [request.kind for request in self.requests]
+
+    def deliver(self, wire, request, answer):
+        with self.lock:
+            for place, (kind, act, times) in enumerate(self.faults):
+                if kind == request.kind and times > 0:
+                    self.faults[place] = Fault(kind, act, times - 1)
+                    break
+            else:
+                act = Wire.well
+        act(wire, request, answer)
 
     def answer(self, request):
         if request.path in self.realms:
@@ -481,36 +482,10 @@ class FakeRegistry(LoopbackServer):
         return Answer(200, to_json(answer), Content_Type="application/json")
 
 
-def basic(user, password):
-    return "Basic " + base64.b64encode(("%s:%s" % (user, password)).encode()).decode()
-
-
-BEARER = 'Bearer realm="{url}/token",service="fake",scope="repository:app:pull"'
-
-
 # --- the registry that misbehaves ------------------------------------------------------------------------------------
 
 # kind: of request, see FakeRegistry.answer(); act: what to do instead of answering well; times: how often, still
 Fault = namedtuple("Fault", "kind act times")
-
-
-class FaultyRegistry(FakeRegistry):
-    """Does to requests of a kind (tag, manifest, config, layer, token, store) what a fault says, so many times."""
-
-    def __init__(self, faults=(), **options):
-        self.faults = [Fault(*fault) for fault in faults]
-        super().__init__(**options)
-
-    def deliver(self, wire, request, answer):
-        with self.lock:
-            place = next((place for place, fault in enumerate(self.faults)
-                          if fault.kind == request.kind and fault.times > 0), None)
-            if place is not None:
-                fault = self.faults[place]
-                self.faults[place] = fault._replace(times=fault.times - 1)
-        (super().deliver if place is None else fault.act)(wire, request, answer)
-
-
 ALWAYS = 1 << 30
 
 
@@ -518,29 +493,34 @@ def cut(at, reset=False, **headers):
     """End the connection before "nothing" is sent, within the "status" line, the "headers", or the body: bytes."""
     def fault(wire, request, answer):
         answer.change(**headers)
-        if at == "status":
-            wire.wfile.write(b"HTTP/1.")
-        elif at == "headers":
-            wire.wfile.write(answer.head()[:-20])
-        elif at != "nothing":
+        if isinstance(at, str):
+            wire.wfile.write(answer.head()[:{"nothing": 0, "status": 7, "headers": -20}[at]])
+        else:
             wire.send_head(answer)
             wire.send_body(answer.body[:at])
         wire.drop(reset)
     return fault
 
 
+stale = cut(None)       # answers well, then closes the kept-alive connection without having said so
+
+
 def reset(at):
     return cut(at, reset=True)
 
 
-def silent(at):
-    """Send so much of the body (None: not even a status line), then nothing, holding the line."""
+def silent(at, gate=None):
+    """Send so much of the body (None: not even a status line), then nothing, holding the line; the rest after `gate`,
+    an event."""
     def fault(wire, request, answer):
         if at is not None:
             wire.send_head(answer)
             wire.send_body(answer.body[:at])
-        wire.server.closing.wait(20)
-        wire.drop()
+        (gate or wire.server.closing).wait(20)
+        if gate:
+            wire.send_body(answer.body[at:])
+        else:
+            wire.drop()
     return fault
 
 
@@ -574,12 +554,6 @@ def changed(version="HTTP/1.1", body=None, **headers):
     return fault
 
 
-def stale(wire, request, answer):
-    """Answer well, then close the kept-alive connection without having said so."""
-    wire.send(answer)
-    wire.drop()
-
-
 def chunked(size=None, trailer=b"0\r\n\r\n"):
     """The good answer in chunks, only the first `size` bytes of it."""
     def fault(wire, request, answer):
@@ -610,8 +584,8 @@ def whole(wire, request, answer):
 def other_range(wire, request, answer):
     """Another range than was asked for, honestly labelled."""
     data = wire.server.blobs[request.path.rsplit("/", 1)[1]]
-    other = Answer(206, data[5:], Content_Range="bytes 5-%d/%d" % (len(data) - 1, len(data)))
-    wire.send(other if request.range else answer)
+    span = "bytes 5-%d/%d" % (len(data) - 1, len(data))
+    wire.send(Answer(206, data[5:], Content_Range=span) if request.range else answer)
 
 
 def expire(wire, request, answer):
@@ -620,29 +594,23 @@ def expire(wire, request, answer):
     wire.send(wire.server.answer(request))
 
 
-def raw(data):
-    """These bytes, whatever they are, and the end."""
+def raw(data, piece=b""):
+    """These bytes, whatever they are, then a piece for as long as anyone reads, if there is one, and the end."""
     def fault(wire, request, answer):
         wire.wfile.write(data)
+        while piece and not wire.server.closing.is_set():
+            wire.send_body(piece)
         wire.drop()
     return fault
 
 
-def endless(head, piece):
-    """A head, then a piece for as long as anyone reads."""
-    def fault(wire, request, answer):
-        wire.wfile.write(head)
-        while not wire.server.closing.is_set():
-            wire.send_body(piece)
-    return fault
+endless = raw
 
 
 def redirect(status, location):
     """{path} is what was asked for, {url} and {host} are this server."""
-    def fault(wire, request, answer):
-        place = location.format(path=request.path, url=wire.server.url, host=wire.server.host)
-        wire.send(Answer(status, Location=place))
-    return fault
+    return lambda wire, request, answer: wire.send(Answer(status, Location=location.format(
+        path=request.path, url=wire.server.url, host=wire.server.host)))
 
 
 # --- what all tests share --------------------------------------------------------------------------------------------
@@ -699,7 +667,7 @@ class Case(unittest.TestCase):
         os.chmod(path, mode)
         return path
 
-    def serve(self, image=IMAGE, kind=FaultyRegistry, **options):
+    def serve(self, image=IMAGE, kind=FakeRegistry, **options):
         """A registry that has `image` as app:v1."""
         server = kind(**options)
         self.addCleanup(server.close)
