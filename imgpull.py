@@ -4169,7 +4169,7 @@ def check_destination(destination, base, force):
     if not name or is_there and not os.path.isfile(destination):
         hint = "give the name of a file, or - to write to a pipe"
         raise DiskError(f"{destination} is a directory or a device: {hint}")
-    if not os.access(parent or ".", os.W_OK):
+    if not os.access(os.path.join(parent, "."), os.W_OK):
         why = f"there is no directory {parent or '.'} that you may write to"
         raise DiskError(f"{destination} cannot be written: {why}")
     if is_there and any(
