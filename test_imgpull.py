@@ -3432,7 +3432,7 @@ def archive_of(*images, names=(APP, OTHER), index=None, manifest=0, version="1.0
                end=bytes(1024), **notes):
     """An archive of images, byte for byte as imgpull writes it, but for changes.
 
-    index, manifest: what its lists hold instead, or the bytes of index.json, or None for no manifest.json
+    index, manifest: what is in its lists instead; bytes for index.json as it is, None for no manifest.json
     without: digests of blobs that are not there; beside: images in no list; notes: more annotations"""
     if index is None:
         index = [named(*pair, *[True] * (len(images) > 1), **notes) for pair in zip(images, names)]
@@ -3676,16 +3676,8 @@ class TestOwnArchives(Case):
         self.assertEqual(run.code, 0, run.err)
         return read(self.tar), run.out
 
-    def piped(self, data):
-        """The faults of these bytes (of some kB) in a pipe."""
-        ours, theirs = os.pipe()
-        with open(ours, "rb"):
-            with open(theirs, "wb") as file:
-                file.write(data)
-            return faults_of("/dev/fd/%d" % ours)
-
     def test_kinds(self):
-        """Every kind is read back as it was planned, from a file and a pipe; the old ones are what they always were."""
+        """Every kind is read back as it was planned, on any host; the old ones are what they always were."""
         for row in selected(OWN):
             with self.subTest(row.name):
                 here = imgpull.Platform("linux", "s390x" if "all" in row.options else "amd64")
@@ -3701,7 +3693,6 @@ class TestOwnArchives(Case):
                                  (archive.images, said))
                 self.assertEqual("--base" in row.options, bool(archive.omitted))
                 self.assertEqual(imgpull.verify_archive(self.tar, [self.path("base.tar")]), [])
-                self.assertEqual(self.piped(data) if len(data) < 60000 else [], [])
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
                     there = [each.digest for each in image.all_manifests] + [image.source]
@@ -3718,8 +3709,6 @@ class TestOwnArchives(Case):
             missed = [number for number, wrong in enumerate(flips + cuts + [data + b"\0", data + bytes(512), data * 2])
                       if not faults_of(self.write("wrong.tar", wrong))]
             self.assertEqual(missed, [], name)
-            for wrong in (flips + cuts)[::17]:
-                self.assertTrue(self.piped(wrong[:60000]))
         path = self.write("wrong.tar", flipped_at(data, data.index(ONE.tars[0]) + 600))
         self.assertRegex(self.run_main("--verify", path).out.decode(),
                          "wrong.tar: bad: .*%s.*q.io/app:v1" % ONE.layers[0][:19])
@@ -3892,9 +3881,7 @@ class TestBaseAndReuse(Case):
         self.assertNotIn(VERSION2.layers[0], self.blobs("--base", self.other, "--base", self.base))
 
     def test_reuse(self):
-        """Blobs copied instead of fetched: the same bytes as a plain pull; wrong ones are fetched, and that is said.
-
-        A damaged base is an error before any layer is fetched; nothing is left."""
+        """Blobs copied instead of fetched: the same bytes; wrong ones are fetched; a wrong base is an error at once."""
         plain, good = self.fetch(), read(self.base)
         wrong = self.write("bad.tar", flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000))
         missing = set(VERSION2.blobs) - set(VERSION1.blobs)
