@@ -1070,7 +1070,7 @@ class TestArchive(Case):
     def test_library(self):
         """As the README shows it: pull() with a name or several, and its result."""
         server = self.serve(INDEX)
-        name = "%s/app:v1" % server.host
+        name = server.host + "/app:v1"
         result = imgpull.pull(name, self.tar, platform="linux/amd64", scheme="http")
         image, = result.images
         self.assertEqual((image.name, image.digest, str(image.platform)), (name, IMAGE.digest, "linux/amd64"))
@@ -3061,10 +3061,10 @@ CHART = "application/vnd.cncf.helm."
 ATTESTS = {"vnd.docker.reference.type": "attestation-manifest"}
 
 
-def entry(name, data=b"", kind=b"0", link="", magic=GNU, tail=b""):
+def entry(name, data=b"", kind=b"0", magic=GNU, tail=b""):
     """A member of a tar: header, data in whole blocks. tail: from byte 345 on, ustar's prefix, or GNU's times."""
-    head = struct.pack("100s24s12s12s8s1s100s8s80x167s", name.encode(), b"0000644\0" + b"0000000\0" * 2,
-                       b"%011o\0" % len(data), b"0" * 11 + b"\0", b" " * 8, kind, link.encode(), magic, tail)
+    head = struct.pack("100s24s12s12s8s1s100x8s80x167s", name.encode(), b"0000644\0" + b"0000000\0" * 2,
+                       b"%011o\0" % len(data), b"0" * 11 + b"\0", b" " * 8, kind, magic, tail)
     return head[:148] + b"%06o\0 " % sum(head) + head[156:] + data + bytes(-len(data) % 512)
 
 
@@ -3079,10 +3079,6 @@ def pax(records, kind=b"x"):
 def long_name(name):
     """GNU's header before a member with a long name."""
     return entry("././@LongLink", name.encode() + b"\0", kind=b"L")
-
-
-def compact(value):
-    return value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode()
 
 
 def remade(image, **changes):
@@ -3137,28 +3133,23 @@ def offered(image, *names):
             "Layers": [blob_path(layer) for layer in image.layers]}
 
 
-def archive_of(*images, names=(APP, OTHER), index=None, manifest=0, layout=0, without=(), held=(), first=b"",
-               end=bytes(1024)):
+def archive_of(*images, names=(APP, OTHER), index=None, manifest=0, version="1.0.0", without=(), beside=(),
+               end=bytes(1024), **notes):
     """An archive of images, byte for byte as imgpull writes it, but for changes.
 
-    index, manifest: lists, or bytes, of what its lists hold instead; manifest, layout: None where there is none
-    without: digests of blobs that are not there; held: {name: bytes} of more members; first, end: before and behind"""
+    index, manifest: what is in its lists instead; bytes for index.json as it is, None for no manifest.json
+    without: digests of blobs that are not there; beside: images in no list; notes: more annotations"""
     if index is None:
-        index = [named(*pair, *[True] * (len(images) > 1)) for pair in zip(images, names)]
+        index = [named(*pair, *[True] * (len(images) > 1), **notes) for pair in zip(images, names)]
     if isinstance(index, list):
         index = {"schemaVersion": 2, "mediaType": OCI.index, "manifests": index}
-    lists = [("oci-layout", {"imageLayoutVersion": "1.0.0"} if layout == 0 else layout), ("index.json", index), (
+    lists = [("oci-layout", {"imageLayoutVersion": version}), ("index.json", index), (
         "manifest.json", [offered(*pair) for pair in zip(images, names)] if manifest == 0 else manifest)]
-    blobs = dict(held, **{blob_path(image.digest): image.manifest for image in images})
-    blobs.update((blob_path(digest), blob) for image in images for digest, blob in image.blobs.items()
-                 if digest not in without)
-    return first + b"".join(entry(name, compact(data)) for name, data in lists + sorted(blobs.items())
-                            if data is not None) + end
-
-
-def holding(index):
-    """An index whose blobs include its manifests."""
-    return index._replace(blobs=dict(index.blobs, **{image.digest: image.manifest for image in index.children}))
+    there = [each for image in [*images, *beside] for each in (image, *image.children)]
+    blobs = {blob_path(digest): blob for image in there for digest, blob in dict(
+        image.blobs, **{image.digest: image.manifest}).items() if digest not in without}
+    return b"".join(entry(name, data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode())
+                    for name, data in lists + sorted(blobs.items()) if data is not None) + end
 
 
 def flipped_at(data, place, bit=0):
@@ -3175,31 +3166,18 @@ SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
 FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
 SAFE_NAMED, SAFE_OFFER = named(SAFE, APP), offered(SAFE, APP)
-SAFE_JSON, EVIL_JSON = compact([SAFE_OFFER]), compact([offered(EVIL, APP)])
-EVIL_LISTS = [("index.json", members(archive_of(EVIL))["index.json"]), ("manifest.json", EVIL_JSON)]
-EVIL_BLOBS = {blob_path(digest): blob for digest, blob in dict(EVIL.blobs, **{EVIL.digest: EVIL.manifest}).items()}
 
 
-def disguised(write, place="end"):
-    """SAFE's archive, and at its end, or first, EVIL's lists as write(name, data) writes them."""
-    return archive_of(SAFE, held=EVIL_BLOBS, **{place: b"".join(write(*pair) for pair in EVIL_LISTS) + bytes(
-        1024 if place == "end" else 0)})
-
-
-def beside_evil(**changes):
-    """SAFE's archive with other documents, and with EVIL's blobs."""
-    return archive_of(SAFE, held=EVIL_BLOBS, **changes)
-
-
-def only(**notes):
-    """SAFE's archive with more annotations in index.json."""
-    return archive_of(SAFE, index=[named(SAFE, APP, **notes)])
+def disguised(write):
+    """SAFE's archive, and behind it EVIL's lists as write(name, data) writes them."""
+    _, *lists = list(members(archive_of(EVIL)).items())[:3]
+    return archive_of(SAFE, beside=[EVIL], end=b"".join(write(*pair) for pair in lists) + bytes(1024))
 
 
 def index_archive(change=lambda index: None, manifest=(SAFE_OFFER,), without=(), **notes):
-    """The archive of an index; change: of it; notes: more annotations; without: digests of blobs that are not there."""
-    index = holding(make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"), change=change))
-    return archive_of(index, index=[named(index, APP, **notes)], without=without, manifest=manifest and list(manifest))
+    """The archive of an index; change: of it; the others are those of archive_of."""
+    index = make_index((FOR_ARM, "linux/arm64"), (SAFE, "linux/amd64"), change=change)
+    return archive_of(index, without=without, manifest=manifest and list(manifest), **notes)
 
 
 # One row for each way to be refused, and for each difference between loaders. evil: a loader takes EVIL.
@@ -3208,34 +3186,34 @@ HOSTILE = [Hostile(name, True, archive) for name, archive in [
     # A header that imgpull does not write. docker takes the last of a name, podman the first.
     ("global header with a path", disguised(lambda n, d: pax({"path": "hidden"}, b"g") + entry(n, d))),
     ("prefix without magic", disguised(lambda n, d: entry(n, d, magic=V7, tail=b"hidden"))),
-    ("the same name twice, the evil one last", disguised(entry)),
-    ("the same name twice, the evil one first", disguised(entry, "first")),
-    ("symlink to what is replaced", beside_evil(manifest=None, first=entry("a", EVIL_JSON) + entry(
-        "manifest.json", kind=b"2", link="a") + entry("a", SAFE_JSON))),
+    ("the same name twice", disguised(entry)),
     # Go's JSON folds the case of keys, and the last one wins: see test_json_as_go_reads_it.
-    ("keys that differ in case", beside_evil(index=dict(json.loads(HELD["index.json"].decode()), Manifests=[
-        named(EVIL, OTHER)]))),
-    ("an attestation with a name", beside_evil(index=[SAFE_NAMED, named(EVIL, OTHER, **ATTESTS)])),
-    ("manifest.json offers another image", beside_evil(manifest=EVIL_JSON))]]
+    ("keys that differ in case", archive_of(SAFE, beside=[EVIL], index=dict(
+        json.loads(HELD["index.json"].decode()), Manifests=[named(EVIL, OTHER)]))),
+    ("an attestation with a name", archive_of(SAFE, beside=[EVIL], index=[SAFE_NAMED, named(EVIL, OTHER, **ATTESTS)])),
+    ("manifest.json offers another image", archive_of(SAFE, beside=[EVIL], manifest=[offered(EVIL, APP)]))]]
 HOSTILE += [Hostile(name, False, archive) for name, archive in [
     ("a member after a lone block of zeros", archive_of(SAFE, end=bytes(512) + entry("x") + bytes(1024))),
-    ("a blob that nobody needs", beside_evil()), ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
-    ("a name twice, one behind the other", PLAIN.replace(entry("manifest.json", SAFE_JSON), b"".join(
-        entry("manifest.json", data) for data in (compact([offered(SAFE, OTHER)]), SAFE_JSON)))),
+    ("blobs that nobody needs", archive_of(SAFE, beside=[EVIL])),
+    ("a layer is not there", archive_of(SAFE, without=SAFE.layers[:1])),
+    ("a name twice, one behind the other", b"".join(entry(name, body) for name, data in HELD.items() for body in [
+        data.replace(b"app:v1", b"x:v1")] * (name == "manifest.json") + [data]) + bytes(1024)),
     ("the members in another order", b"".join(entry(*pair) for pair in reversed(list(HELD.items()))) + bytes(1024)),
     # The lists, names
-    ("oci-layout of another version", archive_of(SAFE, layout=b'{"imageLayoutVersion":"2.0.0"}')),
-    ("another image without a name", beside_evil(index=[SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
+    ("oci-layout of another version", archive_of(SAFE, version="2.0.0")),
+    ("another image without a name", archive_of(SAFE, beside=[EVIL], index=[
+        SAFE_NAMED, descriptor(EVIL.manifest, OCI.manifest)])),
     ("the digest of another image", archive_of(SAFE, manifest=[dict(SAFE_OFFER, RepoTags=None)], index=[
         descriptor(SAFE.manifest, OCI.manifest, annotations={NAME: "q.io/app@" + EVIL.digest})])),
     ("one name for two images", archive_of(SAFE, EVIL, names=[APP, APP])),
-    ("another tag for skopeo", only(**{REF_NAME: "v2"})),
+    ("another tag for skopeo", archive_of(SAFE, **{REF_NAME: "v2"})),
     ("half a character in a name", archive_of(SAFE, names=["q.io/app:\udcff"])),
     ("an escape in a name", archive_of(SAFE, names=["q.io/a\x1b[2J:v1"])),
     ("docker expands it", archive_of(SAFE, names=["app:v1"])),
     # Annotations, and images that are hidden behind them
-    ("a source with an escape", only(source="\x1b[2J")), ("omitted, and no layer", only(omitted=NOBODY)),
-    ("omitted, and there", only(omitted=SAFE.layers[0])),
+    ("a source with an escape", archive_of(SAFE, source="\x1b[2J")),
+    ("omitted, and no layer", archive_of(SAFE, omitted=NOBODY)),
+    ("omitted, and there", archive_of(SAFE, omitted=SAFE.layers[0])),
     ("hidden: all of it is omitted", archive_of(SAFE, index=[SAFE_NAMED, named(EVIL, OTHER, omitted=EVIL.digest)])),
     ("hidden: the manifest alone is there", archive_of(SAFE, EVIL, manifest=[SAFE_OFFER], without=EVIL.blobs)),
     ("an index none of whose images is there", index_archive(
@@ -3275,14 +3253,14 @@ FOREIGN = [
     ("compressed", gzipped(PLAIN), "gunzip")]
 # What takes much for its size: soon refused, or soon good, in 512 MiB.
 CHILDREN = [remade(plain_image(), annotations={"n": str(number)}) for number in range(600)]
-MANY = holding(make_index(*[(image, "linux/amd64") for image in CHILDREN]))
+MANY = make_index(*[(image, "linux/amd64") for image in CHILDREN])
 TAGS = ["q.io/app:%d" % number for number in range(20000)]
 HUGE = [
     ("600 names of 600 images", archive_of(MANY, index=[named(MANY, tag, True) for tag in TAGS[:600]],
                                            manifest=[offered(CHILDREN[0], *TAGS[:600])])),
     ("20,000 names", archive_of(SAFE, index=[named(SAFE, tag, True) for tag in TAGS], manifest=[offered(SAFE, *TAGS)])),
-    ("a referrer 10,000 times", archive_of(SAFE, held={blob_path(MANY.digest): MANY.manifest}, index=[named(
-        SAFE, APP, referrers=",".join([MANY.digest + "=" + SAFE.digest] * 10000))])),
+    ("a referrer 10,000 times", archive_of(SAFE, beside=[MANY._replace(blobs={}, children=())], referrers=",".join(
+        [MANY.digest + "=" + SAFE.digest] * 10000))),
     ("JSON of nothing", archive_of(SAFE, index=b'{"manifests":[' + b"{}," * (1 << 20) + b"{}]}"))]
 
 
@@ -3403,16 +3381,8 @@ class TestOwnArchives(Case):
         self.assertEqual(run.code, 0, run.err)
         return read(self.tar), run.out
 
-    def piped(self, data):
-        """The faults of these bytes (of some kB) in a pipe."""
-        ours, theirs = os.pipe()
-        with open(ours, "rb"):
-            with open(theirs, "wb") as file:
-                file.write(data)
-            return faults_of("/dev/fd/%d" % ours)
-
     def test_kinds(self):
-        """Every kind is read back as it was planned, from a file and a pipe; the old ones are what they always were."""
+        """Every kind is read back as it was planned, on any host; the old ones are what they always were."""
         for row in selected(OWN):
             with self.subTest(row.name):
                 here = imgpull.Platform("linux", "s390x" if "all" in row.options else "amd64")
@@ -3428,7 +3398,6 @@ class TestOwnArchives(Case):
                                  (archive.images, said))
                 self.assertEqual("--base" in row.options, bool(archive.omitted))
                 self.assertEqual(imgpull.verify_archive(self.tar, [self.path("base.tar")]), [])
-                self.assertEqual(self.piped(data) if len(data) < 60000 else [], [])
                 for image in archive.images:    # the index that the tag named; each referrer once, beneath its subject
                     self.assertIn(image.source, {"", row.image.digest} - {image.digest})
                     there = [each.digest for each in image.all_manifests] + [image.source]
@@ -3445,8 +3414,6 @@ class TestOwnArchives(Case):
             missed = [number for number, wrong in enumerate(flips + cuts + [data + b"\0", data + bytes(512), data * 2])
                       if not faults_of(self.write("wrong.tar", wrong))]
             self.assertEqual(missed, [], name)
-            for wrong in (flips + cuts)[::17]:
-                self.assertTrue(self.piped(wrong[:60000]))
         path = self.write("wrong.tar", flipped_at(data, data.index(ONE.tars[0]) + 600))
         self.assertRegex(self.run_main("--verify", path).out.decode(),
                          "wrong.tar: bad: .*%s.*q.io/app:v1" % ONE.layers[0][:19])
@@ -3606,7 +3573,6 @@ class TestBaseAndReuse(Case):
         self.assertEqual(self.server.sent("layer"), sum(     # what the base has, but not there, is copied
             len(VERSION2.blobs[layer]) for layer in set(VERSION2.layers) - set(VERSION1.layers)))
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
-        self.assertEqual(imgpull.list_archive(self.tar)[0].omitted, {VERSION2.layers[0]})
         self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
         for base, words in ([], "good:.*needs 1"), ([self.base], "good: ((?!needs).)*$"), ([self.other], "no --base"):
             run = self.run_main("--verify", self.tar, *["--base=" + path for path in base])
@@ -3620,9 +3586,7 @@ class TestBaseAndReuse(Case):
         self.assertNotIn(VERSION2.layers[0], self.blobs("--base", self.other, "--base", self.base))
 
     def test_reuse(self):
-        """Blobs copied instead of fetched: the same bytes as a plain pull; wrong ones are fetched, and that is said.
-
-        A damaged base is an error before any layer is fetched; nothing is left."""
+        """Blobs copied instead of fetched: the same bytes; wrong ones are fetched; a wrong base is an error at once."""
         plain, good = self.fetch(), read(self.base)
         wrong = self.write("bad.tar", flipped_at(good, good.index(VERSION1.blobs[VERSION1.layers[0]]) + 1000))
         missing = set(VERSION2.blobs) - set(VERSION1.blobs)
