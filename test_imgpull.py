@@ -2363,10 +2363,10 @@ sys.exit(code)
 """
 
 
-def until(condition, *args):
+def until(condition):
     """Wait for something that happens in another thread or process."""
     deadline = time.monotonic() + 20
-    while not condition(*args):
+    while not condition():
         if time.monotonic() > deadline:
             raise AssertionError("waited in vain")
         time.sleep(0.003)
@@ -2384,13 +2384,11 @@ def only_for(digest, fault):
 
 def ends_inside(data):
     """True if the bytes of a tar end in the middle of a member: then no reader takes it for a whole one."""
-    place = 0
+    place = end = 0
     while place + 512 <= len(data):
-        place += 512 + int(data[place + 124:place + 135], 8)
-        if place > len(data):
-            return True
-        place += -place % 512
-    return False
+        end = place + 512 + int(data[place + 124:place + 135], 8)
+        place = end + -end % 512
+    return end > len(data)
 
 
 def size_of(image, layers=None):
@@ -2459,21 +2457,19 @@ class TestResume(InProcess):
                 self.resume(good, server)
                 self.assertIn("resuming: ", self.said.err)
                 os.remove(self.tar)
-                server.close()
 
     @unittest.skipUnless(POSIX, "signals are POSIX")
     def test_killed_at_any_instant(self):
         """Whatever was being done: run again, the archive is right, and what was there is not fetched again."""
         good, server, rng = self.good(), self.serve(MIXED), random.Random(2)
         for number, times in ((signal.SIGKILL, 4), (signal.SIGINT, 2), (signal.SIGTERM, 4)):
-            words = ["--name", "x:1"]
-            err = self.start(server, 0, int(number), *words, script=STRIKE).communicate()[1].decode()
+            err = self.start(server, 0, int(number), "--name", "x:1", script=STRIKE).communicate()[1]
             count, *begins = map(int, err.splitlines()[-1].split())
             # Among them: when some of the threads run already, and some do not yet.
             for strike in begins[:8 // times] + rng.sample(range(1, count), self.INTERRUPTS // times):
                 with self.subTest(str(number), strike=strike):
                     self.clean(self.tar)
-                    process = self.start(server, strike, int(number), *words, script=STRIKE)
+                    process = self.start(server, strike, int(number), "--name", "x:1", script=STRIKE)
                     err = process.communicate(timeout=60)[1].decode()
                     self.assertIn(process.returncode, (0, 130, -number), err)
                     self.assertNotIn("Traceback", err.split("Exception ignored")[0])
@@ -2525,7 +2521,6 @@ class TestResume(InProcess):
                     self.assertEqual(self.pull(server, "--name", "x:1"), good)
                 self.assertEqual(self.left(), [])
                 self.assertLess(len(server.requests), 20)
-                server.close()
 
     def test_tag_moved(self):
         """Another image by now: what both have in common stays, the rest goes; also if that is interrupted, too."""
@@ -2554,8 +2549,7 @@ class TestResume(InProcess):
         """The second pull to a destination says so and stops; the first goes on."""
         gate = threading.Event()
         server = self.serve(MIXED, faults=[("layer", silent(100000, gate), 1)])
-        thread = threading.Thread(target=imgpull.pull, args=(server.host + "/app:v1", self.tar),
-                                  kwargs={"scheme": "http", "jobs": 1})
+        thread = threading.Thread(target=lambda: imgpull.pull(server.host + "/app:v1", self.tar, scheme="http"))
         thread.start()
         until(lambda: server.sent("layer") >= 100000)
         self.fails(self.pull(self.serve(), expect=7), "another imgpull", re.escape(self.tar), code=7)
@@ -2614,7 +2608,6 @@ class TestSharedDirectory(InProcess):
                 self.assertEqual(self.left(), [os.path.basename(path)])
                 (os.rmdir if os.path.isdir(path) else os.remove)(path)
                 self.clean(self.tar, victim)
-                server.close()
 
     def test_planted_later(self):
         """Ours are private. A file of others in the place of ours, and one in the way of keeping it: both stay."""
@@ -2646,7 +2639,6 @@ class TestSharedDirectory(InProcess):
                     ("layer", lambda wire, request, answer, meddle=meddle: (meddle(), wire.send(answer)), 1)])
                 self.fails(self.pull(server, "--jobs", "1", expect=6), "by another program", code=6)
                 self.assertEqual(read(self.tar), OLD)
-                server.close()
 
     def test_without_locks(self):
         """A file system without locks: a pull works all the same, and leaves nothing when it fails."""
@@ -2721,16 +2713,12 @@ class TestKept(InProcess):
 
     def test_signal_after_the_commit(self):
         """What is done is done: a signal that comes after the rename leaves no state behind."""
-        replace = os.replace
-
-        def replace_and_strike(source, target):
-            replace(source, target)
-            raise KeyboardInterrupt
-        with mock.patch("os.replace", replace_and_strike):
+        replace, strike = os.replace, mock.Mock(side_effect=KeyboardInterrupt)
+        with mock.patch("os.replace", lambda *paths: (replace(*paths), strike())):
             run = self.run_main("-s", "http", self.serve().host + "/app:v1", self.tar)
         self.assertIn(run.code, (0, 130))
+        self.assertEqual((strike.call_count, imgpull.verify_archive(self.tar), self.left()), (1, [], []))
         self.assertNotIn("resume", run.err)
-        self.assertEqual((imgpull.verify_archive(self.tar), self.left()), ([], []))
 
 
 class TestTime(Case):
