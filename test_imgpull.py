@@ -498,8 +498,7 @@ def reset(at):
 
 
 def silent(at, gate=None):
-    """Send so much of the body (None: not even a status line), then nothing, holding the line; the rest after `gate`,
-    an event."""
+    """Send so much of the body (None: not even a status line), then nothing; after an event, `gate`, the rest."""
     def fault(wire, request, answer):
         if at is not None:
             wire.send_head(answer)
@@ -2205,8 +2204,8 @@ class TestMirrors(Case):
 MIXED = make_image(noise("first", 3000000), noise("second", 500000), b"third")
 KEPT = ["image.tar.part", "image.tar.part.state"]
 START = "import sys, imgpull; imgpull.BACKOFF = 0.01; sys.exit(imgpull.main(sys.argv[1:]))"
-# Killed at a call or return: the sys.argv[1]th, by signal sys.argv[2], which the main thread answers unless it is
-# SIGKILL: then of any thread. At the end, says how many there were, and at which of them a thread was begun.
+# Killed at the sys.argv[1]th call or return, by signal sys.argv[2]: of any thread by SIGKILL, else of the main thread,
+# which hears it. Says how many there were, and which of them began a thread.
 STRIKE = """
 import os, signal, sys, threading, imgpull
 strike, number, calls, begins = int(sys.argv[1]), int(sys.argv[2]), 0, []
@@ -2229,10 +2228,10 @@ sys.exit(code)
 """
 
 
-def until(condition, *args):
+def until(condition):
     """Wait for something that happens in another thread or process."""
     deadline = time.monotonic() + 20
-    while not condition(*args):
+    while not condition():
         if time.monotonic() > deadline:
             raise AssertionError("waited in vain")
         time.sleep(0.003)
@@ -2248,20 +2247,13 @@ def only_for(digest, fault):
     return when(lambda request: digest in request.path, fault)
 
 
-def after(action):
-    """A fault: do this, then answer well."""
-    return lambda wire, request, answer: (action(), wire.send(answer))
-
-
 def ends_inside(data):
     """True if the bytes of a tar end in the middle of a member: then no reader takes it for a whole one."""
-    place = 0
+    place = end = 0
     while place + 512 <= len(data):
-        place += 512 + int(data[place + 124:place + 135], 8)
-        if place > len(data):
-            return True
-        place += -place % 512
-    return False
+        end = place + 512 + int(data[place + 124:place + 135], 8)
+        place = end + -end % 512
+    return end > len(data)
 
 
 def size_of(image, layers=None):
@@ -2330,21 +2322,19 @@ class TestResume(InProcess):
                 self.resume(good, server)
                 self.assertIn("resuming: ", self.said.err)
                 os.remove(self.tar)
-                server.close()
 
     @unittest.skipUnless(POSIX, "signals are POSIX")
     def test_killed_at_any_instant(self):
         """Whatever was being done: run again, the archive is right, and what was there is not fetched again."""
         good, server, rng = self.good(), self.serve(MIXED), random.Random(2)
         for number, times in ((signal.SIGKILL, 4), (signal.SIGINT, 2), (signal.SIGTERM, 4)):
-            words = ["--name", "x:1"]
-            err = self.start(server, 0, int(number), *words, script=STRIKE).communicate()[1].decode()
+            err = self.start(server, 0, int(number), "--name", "x:1", script=STRIKE).communicate()[1]
             count, *begins = map(int, err.splitlines()[-1].split())
             # Among them: when some of the threads run already, and some do not yet.
             for strike in begins[:8 // times] + rng.sample(range(1, count), self.INTERRUPTS // times):
                 with self.subTest(str(number), strike=strike):
                     self.clean(self.tar)
-                    process = self.start(server, strike, int(number), *words, script=STRIKE)
+                    process = self.start(server, strike, int(number), "--name", "x:1", script=STRIKE)
                     err = process.communicate(timeout=60)[1].decode()
                     self.assertIn(process.returncode, (0, 130, -number), err)
                     self.assertNotIn("Traceback", err.split("Exception ignored")[0])
@@ -2396,7 +2386,6 @@ class TestResume(InProcess):
                     self.assertEqual(self.pull(server, "--name", "x:1"), good)
                 self.assertEqual(self.left(), [])
                 self.assertLess(len(server.requests), 20)
-                server.close()
 
     def test_tag_moved(self):
         """Another image by now: what both have in common stays, the rest goes; also if that is interrupted, too."""
@@ -2414,21 +2403,18 @@ class TestResume(InProcess):
                 self.assertEqual(self.left(), [])
 
     def test_on_any_host(self):
-        """The archive depends on what was pulled, not on who pulls."""
-        server, archives = self.serve(INDEX), {}
-        for host in (("linux", "amd64", ""), ("linux", "arm", "v6"), ("windows", "amd64", ""), ("plan9", "mips", "")):
-            with mock.patch.object(imgpull, "host_platform", lambda host=host: imgpull.Platform(*host)):
-                for platform in ("all", "linux/amd64,linux/arm64", "linux/arm64,linux/amd64", "linux/arm64"):
-                    archives.setdefault(",".join(sorted(platform.split(","))), set()).add(
-                        self.pull(server, "--platform", platform, "--name", "x:1"))
-        self.assertEqual([len(kept) for kept in archives.values()], [1, 1, 1])
+        """The archive depends on what was pulled, not on who pulls, nor on the order of words."""
+        server, archives = self.serve(INDEX), set()
+        for host, platforms in ("linux/amd64/", "linux/arm64,linux/amd64"), ("plan9/mips/", "linux/amd64,linux/arm64"):
+            with mock.patch.object(imgpull, "host_platform", lambda host=host: imgpull.Platform(*host.split("/"))):
+                archives.add(self.pull(server, "--platform", platforms, "--name", "x:1"))
+        self.assertEqual(len(archives), 1)
 
     def test_two_at_once(self):
         """The second pull to a destination says so and stops; the first goes on."""
         gate = threading.Event()
         server = self.serve(MIXED, faults=[("layer", silent(100000, gate), 1)])
-        thread = threading.Thread(target=imgpull.pull, args=(server.host + "/app:v1", self.tar),
-                                  kwargs={"scheme": "http", "jobs": 1})
+        thread = threading.Thread(target=lambda: imgpull.pull(server.host + "/app:v1", self.tar, scheme="http"))
         thread.start()
         until(lambda: server.sent("layer") >= 100000)
         self.fails(self.pull(self.serve(), expect=7), "another imgpull", re.escape(self.tar), code=7)
@@ -2487,12 +2473,12 @@ class TestSharedDirectory(InProcess):
                 self.assertEqual(self.left(), [os.path.basename(path)])
                 (os.rmdir if os.path.isdir(path) else os.remove)(path)
                 self.clean(self.tar, victim)
-                server.close()
 
     def test_planted_later(self):
-        """A file of others in the place of an interrupted pull's, and one in the way of keeping it: both stay."""
+        """Ours are private. A file of others in the place of ours, and one in the way of keeping it: both stay."""
         for name, user, mode in selected([("of another user", 1, 0o600), ("that others may write", 0, 0o666)]):
             self.interrupt()
+            self.assertEqual({os.stat(self.path(kept)).st_mode & 0o777 for kept in KEPT}, {0o600})
             os.chmod(self.tar + ".part", mode)
             before = read(self.tar + ".part")
             with self.subTest(name), mock.patch("os.geteuid", return_value=os.geteuid() + user):
@@ -2502,13 +2488,6 @@ class TestSharedDirectory(InProcess):
         self.write("image.tar.part.old", b"theirs")
         self.pull(self.serve(make_image(noise("first", 3000000), b"moved")))
         self.assertEqual((self.left(), read(self.tar + ".part.old")), (["image.tar.part.old"], b"theirs"))
-
-    def test_private_while_it_grows(self):
-        """Nobody else reads or writes the part file; the archive has the usual permissions."""
-        modes = []
-        self.pull(self.serve(faults=[("layer", after(lambda: modes.extend(
-            os.stat(self.path(name)).st_mode & 0o777 for name in KEPT)), 1)]))
-        self.assertEqual((set(modes), os.stat(self.tar).st_mode & 0o022), ({0o600}, 0))
 
     def test_meddled_with(self):
         """The part file removed, replaced or cut while it is written: an error, never another file's bytes."""
@@ -2521,10 +2500,10 @@ class TestSharedDirectory(InProcess):
             with self.subTest(name):
                 self.clean()
                 self.write("image.tar", OLD)
-                server = self.serve(make_image(BIG, b"second"), faults=[("layer", after(meddle), 1)])
+                server = self.serve(make_image(BIG, b"second"), faults=[
+                    ("layer", lambda wire, request, answer, meddle=meddle: (meddle(), wire.send(answer)), 1)])
                 self.fails(self.pull(server, "--jobs", "1", expect=6), "by another program", code=6)
                 self.assertEqual(read(self.tar), OLD)
-                server.close()
 
     def test_without_locks(self):
         """A file system without locks: a pull works all the same, and leaves nothing when it fails."""
@@ -2538,14 +2517,10 @@ class TestSharedDirectory(InProcess):
 class TestKept(InProcess):
     """Whatever ends a pull: what is right stays for the next run, which fetches only the rest; and that is said."""
 
-    FAILURES = [  # name, what the second layer's requests get, always
-        ("401", says(401)), ("403", says(403)), ("404", says(404)), ("418", says(418)), ("502", says(502)),
-        ("a login page", says(200, b"<html>log in", Content_Type="text/html")),
-        ("wrong bytes", changed(body=flipped)), ("a redirect to nowhere", redirect(307, "http://nowhere.invalid/x")),
-        ("a redirect loop", redirect(307, "{path}")), ("not HTTP", raw(b"SSH-2.0\r\n"))]
-
     def test_failures(self):
-        for name, fault in selected(self.FAILURES):
+        for name, fault in selected([
+                ("403", says(403)), ("404", says(404)), ("502", says(502)), ("not HTTP", raw(b"SSH-2.0\r\n")),
+                ("wrong bytes", changed(body=flipped)), ("a redirect loop", redirect(307, "{path}"))]):
             with self.subTest(name):
                 server = self.serve(MIXED, faults=[("layer", only_for(MIXED.layers[1], fault), ALWAYS)])
                 self.fails(self.pull(server, "--retries", "0", "--jobs", "1", expect=FAILED), "again to resume")
@@ -2555,15 +2530,6 @@ class TestKept(InProcess):
                 self.assertNotIn(MIXED.layers[0], " ".join(request.path for request in fresh.requests))
                 self.assertEqual((self.left(), imgpull.verify_archive(self.tar)), ([], []))
                 os.remove(self.tar)
-
-    def test_became_a_directory(self):
-        """The destination has become a directory meanwhile."""
-        self.fails(self.pull(self.serve(MIXED, faults=[("layer", after(lambda: os.mkdir(self.tar)), 1)]), expect=6),
-                   "directory", "again to resume", code=6)
-        os.rmdir(self.tar)
-        fresh = self.serve(MIXED)
-        self.pull(fresh)
-        self.assertEqual(fresh.sent("layer"), 0)
 
     def test_failing_disk(self):
         """Any flush that fails fails the pull, also one that ends when all layers are there: Linux reports it once."""
@@ -2612,16 +2578,12 @@ class TestKept(InProcess):
 
     def test_signal_after_the_commit(self):
         """What is done is done: a signal that comes after the rename leaves no state behind."""
-        replace = os.replace
-
-        def replace_and_strike(source, target):
-            replace(source, target)
-            raise KeyboardInterrupt
-        with mock.patch("os.replace", replace_and_strike):
+        replace, strike = os.replace, mock.Mock(side_effect=KeyboardInterrupt)
+        with mock.patch("os.replace", lambda *paths: (replace(*paths), strike())):
             run = self.run_main("-s", "http", self.serve().host + "/app:v1", self.tar)
         self.assertIn(run.code, (0, 130))
+        self.assertEqual((strike.call_count, imgpull.verify_archive(self.tar), self.left()), (1, [], []))
         self.assertNotIn("resume", run.err)
-        self.assertEqual((imgpull.verify_archive(self.tar), self.left()), ([], []))
 
 
 class TestTime(Case):
@@ -2746,9 +2708,9 @@ class TestPieces(InProcess):
 
     @SMALL
     def test_requests(self):
-        """Never more connections than --jobs, all of them for one layer; few and long requests, one a layer for one."""
-        def together(wire, request, answer):        # none gets anything before four have asked
-            until(lambda: wire.server.kinds().count("layer") >= 4)
+        """Never more connections than --jobs, but all of those for one layer; no more requests than it takes."""
+        def together(wire, request, answer):        # none gets anything before six have asked
+            until(lambda: wire.server.kinds().count("layer") >= 6)
             wire.send(answer)
         image, well = make_image(noise("layer", 2000000), noise("second", 90000)), Wire.well        # 106 pieces
         for tar, jobs, limit, act in selected([
