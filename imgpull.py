@@ -536,7 +536,7 @@ def fitness(offered, wanted):
     if (
         offered[:2] != wanted[:2]
         or build not in ([""], offered.os_version.split(".")[:3])
-        or re.search(r"[^v.\d]", offered.variant)
+        or re.search(r"[^v.\d]", offered.variant + wanted.variant)
         and offered.variant != wanted.variant
         or major > most
         or 5 * major + minor > 5 * most + limit
@@ -1033,16 +1033,16 @@ def stored_credential(reference, environ, warn):
     environ: {str: str}, the environment variables
     warn: function of a str, called for each file or helper that cannot be used
     """
-    for path in credential_files(environ):
+    attempts = helper_credential, entry_credential
+    for path, attempt in itertools.product(credential_files(environ), attempts):
         where = printable(path)
         try:
             content = read_config(path, environ)
             # docker and podman leave empty files behind.
             config = parse_json(content, where) if content.strip() else {}
-            for attempt in (helper_credential, entry_credential):
-                credential = attempt(config, reference, where)
-                if credential:
-                    return credential
+            credential = attempt(config, reference, where)
+            if credential:
+                return credential
         except OSError as error:
             # Most hosts lack most of the files, but one that was asked for should be there.
             if environ.get("REGISTRY_AUTH_FILE") or not isinstance(error, FileNotFoundError):
@@ -1600,7 +1600,7 @@ class Retries:
         text = str(failure)
         text = text if text.startswith(self.what) else f"{self.what}: {text}"
         # A store that refuses the new address that its registry gave, too.
-        if self.failures > 1 and failure.status in (400, 401, 403):
+        if self.failures > 2 and failure.status in (400, 401, 403):
             raise NoAccess(text)
         if self.failures > limit:
             raise Resumable(text + (f" (tried {self.failures} times)" if limit else ""))
@@ -1625,7 +1625,7 @@ class Transport:
         self.settings, self.reporter = settings, reporter
         self.jobs = jobs
         self.own_hosts = set()  # hosts that --cert is shown to, added by Registry
-        self.warned = {}  # {warning: the Registry that it came from}: others may have it, too
+        self.warned = {}  # warnings: setdefault() is atomic, so each is shown once
         self.lock = threading.Lock()  # guards what follows
         self.idle = []  # connections, the one used last at the end
         self.fetched = 0  # bytes of blobs that came, counted by Registry
@@ -1708,11 +1708,12 @@ class Transport:
                 if kept:
                     self.idle.remove(kept)
             connection = kept or self.connect(origin, proxy)
+            is_open = kept
             try:
                 connection.request(method, target, body, headers)
+                is_open = True
                 answer = connection.getresponse()
             except Exception as error:
-                is_open = connection.sock
                 connection.close()
                 # A kept-alive connection may have been closed before our request reached anyone:
                 # that is not a failure. A second POST might be one.
@@ -1742,7 +1743,7 @@ class Transport:
         if self.stopping.is_set():
             return Stopped("stopped")
         peer = f"{origin} through the proxy {redacted(proxy)}" if proxy else str(origin)
-        tunnel = re.match(r"Tunnel connection failed: ((\d+).*)", str(error))
+        tunnel = proxy and re.match(r"Tunnel connection failed: ((\d+).*)", str(error))
         if tunnel:
             return proxy_refused(proxy, origin, int(tunnel.group(2)), tunnel.group(1))
         reason = printable(getattr(error, "strerror", "") or error)
@@ -2203,9 +2204,9 @@ class Registry:
             # gcr.io and others have their challenge at /v2/ alone.
             is_first = is_own and header is None and not challenge
             if is_first and (status == 401 or status in (403, 404) and any(self.credential())):
-                self.headers[origin] = ""
                 with self.transport.open("GET", f"{origin.scheme}://{origin}/v2/", {}, {}) as ping:
                     challenge = challenge_in(ping)
+                self.headers[origin] = ""
             if "bearer" in challenge or is_own and challenge:
                 return self.answer(origin, challenge, steps)
         return False
@@ -2272,7 +2273,7 @@ class Registry:
 
     def warn(self, text):
         """Warn of a file or helper that cannot be used, once for all images."""
-        if self.transport.warned.setdefault(text, self) is self:
+        if self.transport.warned.setdefault(text, text) is text:
             self.transport.reporter.warn(text)
 
     def advice(self):
@@ -2313,7 +2314,7 @@ class Registry:
             with self.transport.open(*request) as response:
                 if response.status != 200:
                     raise answer_error(response, "the token server", self.advice())
-                return response.read(DOCUMENT_LIMIT)
+                return response.read(BUFFER)
 
         value = parse_json(self.transport.persist("the token server", attempt), "a token")
         # distribution's token specification allows either name; access_token is that of OAuth 2.0.
