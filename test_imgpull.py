@@ -837,7 +837,7 @@ class TestPlatforms(Case):
                     ("arm64", "v8.1|v9", "-"), ("arm64/v8.2", "v8.3||v8.1|v9", 2), ("arm64/v9", "v8.5|v9|v9.1", 1),
                     ("arm64/v9", "v9.1|v8.6||v8.1|v8.5", 4), ("arm64/v9.2", "v9.3|v8.8||v8.7", 3),
                     ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
-                    ("mips64le/hardfloat", "softfloat|hardfloat", 1)]]):
+                    ("mips64le/hardfloat", "softfloat|hardfloat", 1), ("386/softfloat", "|softfloat", 1)]]):
             with self.subTest(wanted, offered=offered):
                 entries = [{"digest": "sha256:%064d" % number, "size": 1, "platform": dict(
                     zip(keys, text.split("/")), **{"os.features": text.split("/")[4:]})}
@@ -1539,6 +1539,7 @@ class TestCredentials(Case):
         login("with -q", {DOCKER_CONFIG: b"{"}, options=("-q",), expect="", warning="config.json is not"),
         login("broken podman, good docker", docker(OURS), {PODMAN_CONFIG: b"?"}, warning="auth.json"),
         login("rubbish", docker(OURS), environment={"DOCKER_AUTH_CONFIG": "x"}, warning="$DOCKER_AUTH_CONFIG is not"),
+        login("no helper, good auths", docker(OURS, credsStore="missing"), warning="docker-credential-missing"),
         login("$REGISTRY_AUTH_FILE alone", docker(OTHERS), podman({"x": THEIRS}, "my.json"), expect="", environment={
             "REGISTRY_AUTH_FILE": "{home}/my.json", "DOCKER_AUTH_CONFIG": json.dumps({"auths": OTHERS})}),
         login("a device", environment={"REGISTRY_AUTH_FILE": "/dev/zero"}, expect="", warning="/dev/zero"),
