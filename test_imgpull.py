@@ -2299,7 +2299,7 @@ class InProcess(Case):
 
 
 class TestResume(InProcess):
-    INTERRUPTS = int(os.environ.get("IMGPULL_INTERRUPTS") or 36)
+    INTERRUPTS = int(os.environ.get("IMGPULL_INTERRUPTS") or 24)
 
     @unittest.skipUnless(POSIX, "signals are POSIX")
     def test_signals(self):
