@@ -2008,29 +2008,26 @@ class Registry:
 
         Without a target: of the reference. distribution-spec, "Pulling manifests".
         """
-        size = None
-        if isinstance(target, Descriptor):
-            target, size = target.digest, target.size
-        target = target or self.reference.target
-        is_digest = ":" in target
-        what = f"{self.reference.name}{'@' if is_digest else ':'}{target}"
-        digest = target if is_digest else ""
-        body, _ = self.document(f"manifests/{target}", what, digest, size)
+        name = getattr(target, "digest", target) or self.reference.target
+        digest = name if ":" in name else ""
+        what = f"{self.reference.name}{'@' if digest else ':'}{name}"
+        body, _ = self.document(f"manifests/{name}", what, digest)
+        if getattr(target, "size", len(body)) != len(body):
+            raise Damaged(f"{what}: got {len(body)} bytes, expected {target.size}")
         digest = digest or digest_of(body)
         self.documents[digest] = body
         return parse_manifest(body, digest, what)
 
     def blob(self, descriptor):
         """Return the bytes of a small blob, such as a config, checked."""
-        _, digest, size = descriptor[:3]
-        return self.document(f"blobs/{digest}", self.name_of(descriptor), digest, size)[0]
+        digest = descriptor.digest
+        return self.document(f"blobs/{digest}", self.name_of(descriptor), digest)[0]
 
-    def document(self, path, what, digest="", size=None):
+    def document(self, path, what, digest=""):
         """Return the bytes of a document, checked, and the headers that came with it.
 
         path: str, below the repository's URL
         digest: str, "" if the server is to say it
-        size: int, or None if it is not known
         """
 
         def attempt():
@@ -2055,8 +2052,6 @@ class Registry:
                 how = "using what the registry sent" if is_again else "downloading it again"
                 self.transport.reporter.warn(f"{failure}; {how}")
                 body, is_again = body if is_again else None, True
-        if size not in (None, len(body)):
-            raise Damaged(f"{what}: got {len(body)} bytes, expected {size}")
         if digest:
             self.documents[digest] = body
         return body, headers
@@ -2858,9 +2853,11 @@ HEAD = 2 << 10  # bytes: a whole gzip header, of those that Go reads
 ZEROS = bytes(512)
 GZIP = b"\x1f\x8b"
 PACKED = (GZIP, b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
-# A gzip header with a name (flag 8) or comment (16) of 512 bytes and more, which Go refuses.
+# A gzip header with a name (flag 8) or comment (16) of 512 bytes and more, which Go refuses, or
+# with one behind an extra field (4), which nobody writes.
 LONG_NAME = re.compile(
-    rb"(?s)\x1f\x8b.(?:[\x08-\x0b\x10-\x13].{6}|[\x18-\x1b].{6}(?:[^\0]*\0)?)[^\0]{512}"
+    rb"(?s)\x1f\x8b.(?:[\x0c-\x0f\x14-\x17\x1c-\x1f]"
+    rb"|(?:[\x08-\x0b\x10-\x13].{6}|[\x18-\x1b].{6}(?:[^\0]*\0)?)[^\0]{512})"
 )
 # A link of the annotation REFERRERS: digest, subject, suffix.
 LINK = re.compile(rf"({DIGEST.pattern})=({DIGEST.pattern})((?:\.sig|\.att|\.sbom)?)")
@@ -2961,7 +2958,7 @@ def unpacked_digest(head, pieces):
                 # Streams may follow one another. A header may continue in the next piece.
                 data += next(pieces, b"") if len(data) < HEAD else b""
                 if LONG_NAME.match(data):
-                    return "gzip data with a name or comment of 512 bytes and more"
+                    return "gzip data with a name or comment that is too long"
                 stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
             try:
                 hasher.update(stream.decompress(data, BUFFER))
@@ -3125,8 +3122,8 @@ def read_archive(path, unpack=None, reporter=None, bases=()):
                 gone.update(top.annotations.get(OMITTED, "").split(","))
                 # Many names of one image would take a small archive long.
                 kept += sum(map(len, images[-1].documents.values()))
-                if kept > PULL_LIMIT:
-                    raise Damaged(f"its images have more than {human(PULL_LIMIT)} of manifests")
+                if kept > 16 * PULL_LIMIT:
+                    raise Damaged(f"its images have more than {human(kept)} of manifests")
         if not images:
             raise Damaged("it holds no image")
         plan = plan_archive(images, gone)
@@ -3331,7 +3328,7 @@ def parse_state(data):
     """
     header, _, rest = data.partition(b"\n")
     layers = []
-    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    with contextlib.suppress(Exception):  # it may be any JSON
         value = load_json(header.decode())
         for digest, offset, size in value["layers"]:
             pieces, rest = rest[: piece_count(size)], rest[piece_count(size) :]
@@ -3408,7 +3405,12 @@ class PartFile(contextlib.AbstractContextManager):
                 f"{self.state_path if data else self.path} is not a file of imgpull: move it, or "
                 "choose another name"
             )
-        self.file = open_own(self.path)
+        try:
+            self.file = open_own(self.path)
+        except OSError:
+            if not data:
+                remove(self.state_path)
+            raise
         before, old = parse_state(data)
         layers = [(layer.digest, offset, layer.size) for layer, offset, _ in self.plan.layers]
         kept, size = {}, os.path.getsize(self.path)
@@ -3432,7 +3434,7 @@ class PartFile(contextlib.AbstractContextManager):
         self.state.truncate()
         if kept:
             # Only now, so that there is no old file that the state does not tell of.
-            self.file.close()
+            self.file = self.file.close()
             os.replace(self.path, self.old_path)
             self.file = open_own(self.path)
 
@@ -3732,7 +3734,8 @@ class Download:
 
     def is_ready(self, layer):
         """True if the front of a layer has arrived and nobody hashes it."""
-        is_there = layer.hashed == layer.size or layer.arrived[layer.hashed // PIECE]
+        # One look at hashed, which another thread may move. Nothing is behind the last piece.
+        is_there = layer.arrived[layer.hashed // PIECE :][:1] != b"\0"
         return is_there and not layer.is_hashing
 
     def is_open(self, layer):
@@ -3756,7 +3759,9 @@ class Download:
                 start, end = layer.taken.find(0), 0
                 if self.is_ready(layer):
                     layer.is_hashing = True
-                elif self.is_ahead(layer, start):
+                elif self.is_ahead(layer, start + WINDOW // (self.jobs + 1)):
+                    # All of a run has room in the ring. Else it could wait for a front that no
+                    # other worker may fetch, from a server without ranges.
                     self.changed.wait(LOOK_SECONDS)
                     continue
                 else:
