@@ -2708,6 +2708,27 @@ class TestPieces(InProcess):
                     server.close()
 
     @SMALL
+    def test_front_breaks_off(self):
+        """The front of a layer breaks off while others fill the ring, and then ranges are refused: no hang."""
+        image = make_image(noise("layer", 800000))
+        good = self.good(image)
+        for again in (whole, says(403)):
+            broken = []
+
+            def act(wire, request, answer):
+                if request.first or broken:
+                    return when(lambda request: broken and request.range, again)(wire, request, answer)
+                wire.send_head(answer)
+                wire.send_body(answer.body[:1000])
+                until(lambda: wire.server.sent("layer") > 160000)
+                time.sleep(0.2)             # for a run that does not fit into the ring
+                broken.append(request)
+                return wire.drop()
+            with self.subTest(again):
+                server = self.serve(image, faults=[("layer", act, ALWAYS)])
+                self.assertEqual(self.archive(server, "--jobs", "2", tar="-"), good)
+
+    @SMALL
     def test_requests(self):
         """Never more connections than --jobs, but all of those for one layer; no more requests than it takes."""
         def together(wire, request, answer):        # none gets anything before six have asked
