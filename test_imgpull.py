@@ -3461,6 +3461,8 @@ SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
 FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
 SAFE_NAMED, SAFE_OFFER = named(SAFE, APP), offered(SAFE, APP)
+LONE = make_index((EVIL, "linux/amd64"))._replace(blobs={}, children=())
+OF_EVIL, OF_LONE = make_referrer(EVIL), make_referrer(LONE)
 
 
 def disguised(write):
@@ -3514,6 +3516,14 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
     ("an index none of whose images is there", index_archive(
         manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs, SAFE.digest, FOR_ARM.digest],
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
+    # Referrers
+    ("a signature of another image", archive_of(SAFE, beside=[OF_EVIL], referrers="%s=%s" % (
+        OF_EVIL.digest, SAFE.digest), kind=IMAGE_KIND)),
+    ("a signature of what is not there", archive_of(SAFE, beside=[OF_EVIL], referrers="%s=%s" % (
+        OF_EVIL.digest, EVIL.digest), kind=IMAGE_KIND)),
+    ("a signed index without the image", archive_of(SAFE, beside=[LONE, OF_LONE], index=[
+        named(SAFE, APP, source=LONE.digest, referrers="%s=%s" % (OF_LONE.digest, LONE.digest)),
+        descriptor(LONE.manifest, OCI.index, annotations={"kind": IMAGE_KIND})])),
     # Manifests and configs
     ("an image to one, an attestation to another", index_archive(spoiled("manifests", 1, "annotations", to=ATTESTS))),
     ("a manifest called an index", index_archive(spoiled("manifests", 1, "mediaType", to=OCI.index))),
