@@ -3723,21 +3723,6 @@ class TestOwnArchives(Case):
         self.assertRegex(self.run_main("--verify", path).out.decode(),
                          "wrong.tar: bad: .*%s.*q.io/app:v1" % ONE.layers[0][:19])
 
-    def test_signed_lies(self):
-        """What index.json says of referrers, and cannot be: (part of it, what is there instead)."""
-        data = self.make(next(row for row in OWN if row.name == "signed index"))[0]
-        held, referrer = members(data), make_referrer(TWO).digest
-        for old, new in selected([
-                ("=" + TWO.digest, "=" + ONE.digest), ("=" + TWO.digest, "=" + NOBODY), ("=" + TWO.digest, ""),
-                ("=" + TWO.digest, "=" + TWO.digest + ".sig"), (referrer + "=", NOBODY + "="),
-                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (IMAGE_KIND, INDEX_KIND),
-                ('"dev.imgpull.source":"%s"' % TWO.digest, '"dev.imgpull.source":"%s"' % referrer)]):
-            with self.subTest(new):
-                lists = held["index.json"].replace(old.encode(), new.encode())
-                self.assertNotEqual(lists, held["index.json"])
-                lie = b"".join(entry(name, lists if name == "index.json" else body) for name, body in held.items())
-                self.assertTrue(faults_of(self.write("lie.tar", lie + bytes(1024))))
-
     def test_failed_stream(self):
         """What a failed pull has written to a pipe is no whole tar to anyone, also if a small layer was the last."""
         for size, place in selected([(0, 1), (700, 1), (512, 1), (700, 0)]):
