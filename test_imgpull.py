@@ -3150,6 +3150,8 @@ SAFE, EVIL = plain_image(b"safe", b"second"), plain_image(b"evil", b"more evil")
 FOR_ARM = plain_image(b"safe", b"for arm64", architecture="arm64")
 PLAIN, HELD, TAR = archive_of(SAFE), members(archive_of(SAFE)), SAFE.tars[0]
 SAFE_NAMED, SAFE_OFFER = named(SAFE, APP), offered(SAFE, APP)
+LONE = make_index((EVIL, "linux/amd64"))._replace(blobs={}, children=())
+OF_EVIL, OF_LONE = make_referrer(EVIL), make_referrer(LONE)
 
 
 def disguised(write):
@@ -3191,7 +3193,6 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
         descriptor(SAFE.manifest, OCI.manifest, annotations={NAME: "q.io/app@" + EVIL.digest})])),
     ("one name for two images", archive_of(SAFE, EVIL, names=[APP, APP])),
     ("another tag for skopeo", archive_of(SAFE, **{REF_NAME: "v2"})),
-    ("half a character in a name", archive_of(SAFE, names=["q.io/app:\udcff"])),
     ("an escape in a name", archive_of(SAFE, names=["q.io/a\x1b[2J:v1"])),
     ("docker expands it", archive_of(SAFE, names=["app:v1"])),
     # Annotations, and images that are hidden behind them
@@ -3199,13 +3200,22 @@ HOSTILE += [Hostile(name, False, archive) for name, archive in [
     ("omitted, and no layer", archive_of(SAFE, omitted=NOBODY)),
     ("omitted, and there", archive_of(SAFE, omitted=SAFE.layers[0])),
     ("hidden: all of it is omitted", archive_of(SAFE, index=[SAFE_NAMED, named(EVIL, OTHER, omitted=EVIL.digest)])),
-    ("hidden: the manifest alone is there", archive_of(SAFE, EVIL, manifest=[SAFE_OFFER], without=EVIL.blobs)),
+    ("hidden: no config, layers omitted", archive_of(SAFE, EVIL, manifest=[SAFE_OFFER], without=EVIL.blobs, index=[
+        named(SAFE, APP, True), named(EVIL, OTHER, True, omitted=",".join(sorted(EVIL.layers)))])),
     ("an index none of whose images is there", index_archive(
         manifest=None, without=[*SAFE.blobs, *FOR_ARM.blobs, SAFE.digest, FOR_ARM.digest],
         omitted=",".join(sorted([SAFE.digest, FOR_ARM.digest])))),
+    # Referrers
+    ("a signature of another image", archive_of(SAFE, beside=[OF_EVIL], referrers="%s=%s" % (
+        OF_EVIL.digest, SAFE.digest), kind=IMAGE_KIND)),
+    ("a signature of what is not there", archive_of(SAFE, beside=[OF_EVIL], referrers="%s=%s" % (
+        OF_EVIL.digest, EVIL.digest), kind=IMAGE_KIND)),
+    ("a signed index without the image", archive_of(SAFE, beside=[LONE, OF_LONE], index=[
+        named(SAFE, APP, source=LONE.digest, referrers="%s=%s" % (OF_LONE.digest, LONE.digest)),
+        descriptor(LONE.manifest, OCI.index, annotations={"kind": IMAGE_KIND})])),
     # Manifests and configs
     ("an image to one, an attestation to another", index_archive(spoiled("manifests", 1, "annotations", to=ATTESTS))),
-    ("a manifest called an index", archive_of(SAFE, index=[dict(SAFE_NAMED, mediaType=OCI.index)])),
+    ("a manifest called an index", index_archive(spoiled("manifests", 1, "mediaType", to=OCI.index))),
     ("a part of an index with another size", index_archive(spoiled("manifests", 1, "size", to=7))),
     ("fewer layers than diff_ids", archive_of(remade(SAFE, layers=[])._replace(layers=[]))),
     ("a config of another size", archive_of(remade(SAFE, config=dict(descriptor(SAFE.config, OCI.config), size=7)))),
@@ -3220,7 +3230,7 @@ def gzip_named(length, flag=8):
 # What a layer is packed in, and what --verify says of it: whatever it calls good, docker and containerd unpack.
 PACKED = [
     ("gzip", gzipped(TAR), ""), ("many members", b"".join(gzipped(TAR[at:at + 1]) for at in range(len(TAR))), ""),
-    ("large", gzipped(TAR + bytes(9 << 20)), "diff_id"), ("plain, called gzip", TAR, ""), ("empty", b"", "diff_id"),
+    ("large", gzipped(TAR + bytes(9 << 20)), sha256(TAR + bytes(9 << 20))), ("plain, called gzip", TAR, ""),
     ("another tar", gzipped(TAR[:-1] + b"x"), "diff_id"), ("no checksum", gzipped(TAR)[:-8], "too early"),
     ("more behind", gzipped(TAR) + b"more", "gzip"), ("wrong checksum", gzipped(TAR)[:-8] + bytes(8), "gzip"),
     ("a name of 511 bytes", gzip_named(511), ""), ("a name of 512 bytes", gzip_named(512), "512 bytes"),
@@ -3401,21 +3411,6 @@ class TestOwnArchives(Case):
         path = self.write("wrong.tar", flipped_at(data, data.index(ONE.tars[0]) + 600))
         self.assertRegex(self.run_main("--verify", path).out.decode(),
                          "wrong.tar: bad: .*%s.*q.io/app:v1" % ONE.layers[0][:19])
-
-    def test_signed_lies(self):
-        """What index.json says of referrers, and cannot be: (part of it, what is there instead)."""
-        data = self.make(next(row for row in OWN if row.name == "signed index"))[0]
-        held, referrer = members(data), make_referrer(TWO).digest
-        for old, new in selected([
-                ("=" + TWO.digest, "=" + ONE.digest), ("=" + TWO.digest, "=" + NOBODY), ("=" + TWO.digest, ""),
-                ("=" + TWO.digest, "=" + TWO.digest + ".sig"), (referrer + "=", NOBODY + "="),
-                (',"dev.imgpull.referrers":"%s=%s"' % (referrer, TWO.digest), ""), (IMAGE_KIND, INDEX_KIND),
-                ('"dev.imgpull.source":"%s"' % TWO.digest, '"dev.imgpull.source":"%s"' % referrer)]):
-            with self.subTest(new):
-                lists = held["index.json"].replace(old.encode(), new.encode())
-                self.assertNotEqual(lists, held["index.json"])
-                lie = b"".join(entry(name, lists if name == "index.json" else body) for name, body in held.items())
-                self.assertTrue(faults_of(self.write("lie.tar", lie + bytes(1024))))
 
     def test_failed_stream(self):
         """What a failed pull has written to a pipe is no whole tar to anyone, also if a small layer was the last."""
