@@ -4320,8 +4320,7 @@ def pull(
     references: str, or list of str or ImageRequest; "http://HOST/NAME" if it has no TLS
     destination: path of the tar, or "-" for standard output
     platform: "os/arch[/variant][,…]", Platform, "all", or None for this host's
-    name: str, the image's name in the archive, or None for the reference's own
-    jobs: int, maximum number of connections
+    name: str, the image's name in the archive, or None for its own; jobs: int, most connections
     base, base_images: lists of archives' paths, and of references, whose layers are omitted
     reuse: list of paths of archives whose blobs are copied instead of fetched
     force: bool, overwrite a destination that imgpull has not written, or that holds more images
@@ -4333,9 +4332,8 @@ def pull(
     Every byte is checked before the destination appears; a failed pull leaves it as it was, and
     keeps the downloaded bytes for the next run. Raises ImgpullError.
     """
-    begun = time.monotonic()
+    begun, destination, reporter = time.monotonic(), os.fspath(destination), reporter or Reporter()
     references = [references] if isinstance(references, str) else references
-    destination, reporter = os.fspath(destination), reporter or Reporter()
     settings, platforms = Settings(**connection), parse_platforms(platform)
     requests = [parse_request(one, name) if isinstance(one, str) else one for one in references]
     if not requests or name and len(requests) > 1 or jobs < 1:
@@ -4345,8 +4343,7 @@ def pull(
     there = check_destination(destination, base, force)
     bases = [read_base(each, reporter) for each in base]
     archives = there + bases + [read_archive(each, reporter=reporter) for each in reuse]
-    documents = {}  # {digest: bytes}: no document is fetched twice
-    sources = {}  # {digest: Source} of local blobs
+    documents, sources = {}, {}  # {digest: bytes}, {digest: Source}: nothing is fetched twice
     for archive in archives:
         sources.update(archive.sources)
         for image in archive.images:
