@@ -3693,12 +3693,10 @@ class TestLists(Bundles):
 
 class TestKeepGoing(Bundles):
     LACKS = [  # what the error says, the exit code, what a layer's requests get
-        ("404", 3, says(404)), ("403", 3, says(403)), ("503", 4, says(503)), ("connection", 4, cut(3)),
-        ("digest", 5, changed(body=flipped))]
+        ("404", 3, says(404)), ("503", 4, says(503)), ("connection", 4, cut(3)), ("digest", 5, changed(body=flipped))]
     BAD = [("a layer: " + words, ARMV6, fault, code, words) for words, code, fault in LACKS] + [
         # name, the image that cannot be had, a fault of its last layer, the exit code (0: either), words that say why
         ("a layer longer than it is", claiming(ARMV6, 1 << 20), None, 4, "announces"),
-        ("a layer of 2^59 bytes", claiming(ARMV6, 1 << 59), None, 5, "impossible size"),
         ("sizes that add up to 2^60", claiming(make_image(*map(noise, range(64), [9] * 64)), (1 << 44) - 1), None, 5,
          "impossible size"),
         ("two sizes for a layer", claiming(make_image(BIG), 1), None, 0, "cannot have|announces"),
@@ -3717,15 +3715,14 @@ class TestKeepGoing(Bundles):
                 run = self.bundle("--json", "--keep-going", "--retries", "0", *images, code=1)
                 self.fails(run, "%s.*(%s)" % (re.escape(bad), words))
                 report = json.loads(run.out.decode())
-                self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
                 failure, = report["failures"]
-                self.assertEqual((failure["image"], failure["exit_code"]), (bad, code or failure["exit_code"]))
+                self.assertEqual((self.names(), [image["name"] for image in report["images"]], failure["image"],
+                                  failure["exit_code"]), ([app], [app], bad, code or failure["exit_code"]))
                 self.assertRegex(failure["error"], words)
                 os.remove(self.tar)
                 run = self.run_main("-s", "http", "--retries", "0", *images + [self.tar])
                 self.fails(run, "(app|b):v1", words, code=code or FAILED)       # of two sizes, either may be wrong
-                self.assertFalse(os.path.exists(self.tar))
-                self.clean()
+                self.assertEqual((os.path.exists(self.tar), self.clean()), (False, None))
 
     def test_lists(self):
         """The line of each failure; a name that occurs twice fails its second image; nothing good is no archive."""
@@ -3737,7 +3734,6 @@ class TestKeepGoing(Bundles):
         self.assertIn("docker.io/library/x:1 is the name of two different images", run.err)
         self.assertEqual(self.names(), ["docker.io/library/x:1"])
         os.remove(self.tar)
-        self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "images.txt, line [1-4]: ", code=FAILED)
         run = self.bundle("--keep-going", none, gone, b, code=3)
         self.assertEqual(len(re.findall("error: .*(?:none:v1|app:v9|b:v1)", run.err)), 3, run.err)
         self.assertFalse(os.path.exists(self.tar))
@@ -3766,9 +3762,8 @@ class TestKeepGoing(Bundles):
                 server.manifests["b", "v1"] = image
                 run = self.bundle("--keep-going", *argv, code=1)
                 self.assertEqual(sorted(self.names()), sorted(expected))
-                if expected == [app, b]:
-                    self.assertEqual(read(self.tar), whole)
-                    self.assertRegex(run.err, "error: .*--force")
+                self.assertEqual((read(self.tar) == whole, bool(re.search("error: .*--force", run.err))),
+                                 (expected == [app, b],) * 2)
                 self.assertRegex(run.err, "error: .*%s" % re.escape(none if none in argv else b))
 
 
