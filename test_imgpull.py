@@ -3697,6 +3697,7 @@ class TestKeepGoing(Bundles):
     BAD = [("a layer: " + words, ARMV6, fault, code, words) for words, code, fault in LACKS] + [
         # name, the image that cannot be had, a fault of its last layer, the exit code (0: either), words that say why
         ("a layer longer than it is", claiming(ARMV6, 1 << 20), None, 4, "announces"),
+        ("a layer of 2^59 bytes", claiming(ARMV6, 1 << 59), None, 5, "impossible size"),
         ("sizes that add up to 2^60", claiming(make_image(*map(noise, range(64), [9] * 64)), (1 << 44) - 1), None, 5,
          "impossible size"),
         ("two sizes for a layer", claiming(make_image(BIG), 1), None, 0, "cannot have|announces"),
@@ -3902,10 +3903,9 @@ class TestTerminal(Case):
         killer = threading.Timer(20, self.process.kill)
         killer.start()
         while data:
-            try:
+            data = b""
+            with contextlib.suppress(OSError):      # so Linux says that nobody is there any more
                 data = os.read(ours, 65536)
-            except OSError:             # so Linux says that nobody is there any more
-                data = b""
             output += data
             if act and word in output.decode("utf-8", "replace"):
                 act, _ = None, act(ours)
@@ -3966,6 +3966,8 @@ class TestTerminal(Case):
             code, shown = self.on_terminal(*options, "--force", server.host + "/app:v1", self.tar, word=question,
                                            act=lambda terminal: os.write(terminal, secret.encode() + b"\n"))
             self.assertEqual((code, secret in shown, question in shown), (0, False, True), shown)
+            self.assertEqual(set(re.findall("sha256:[0-9a-f]+", "".join(rows(shown)))), {        # short ones
+                digest[:19] for digest in [IMAGE.digest] + IMAGE.layers})
         code, shown = self.on_terminal("alpine", "-")
         self.assertEqual((code, "docker load" in shown), (2, True), shown)
 
@@ -3985,7 +3987,6 @@ class TestTerminal(Case):
             for word in words + [".*left  █*░*$"]:
                 self.assertRegex("\n".join(drawn), "(?m)^" + word)
             self.assertNotIn("retry", drawn[-1])
-            self.assertNotRegex(shown, "[0-9a-f]{64}")                          # digests are short
         *stays, total, last = rows(shown)
         self.assertEqual((sorted(row.split()[0] for row in stays), last), (names, ""))
         self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
@@ -4005,12 +4006,9 @@ class TestCommandLine(Case):
     # What a newcomer types, and what the answer must say; {to} is "alpine x.tar".
     MISTAKES = [
         ("alpine", "no output file given; use - to write to standard output, .*imgpull alpine alpine.tar"),
-        ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", "imgpull alpine /tmp/x.tar"),
         ("--no-such-option=hunter2 {to}", "unknown option --no-such-option: imgpull --help"), ("-p pw {to}", "--user"),
         ("--platform linux/amd64 --platform linux/arm64 {to}", "--platform is given twice"), ("-n= {to}", "is empty"),
         ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("--jobs 0 {to}", "more than 0"),
-        ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"),
-        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"),
         ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("-s ftp {to}", "http or https"),
         ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("--timeout inf {to}", "out of range"),
         ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("--name a b c x.tar", "--name is for one"),
@@ -4041,9 +4039,6 @@ class TestCommandLine(Case):
             "omitted": size_of(IMAGE), "unchanged": False, "dry_run": False, "replaced": [], "images": [{
                 "name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0, "referrers": [],
                 "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers}]})
-        run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
-        self.fails(run, "404", code=3)
-        self.assertEqual(run.out, b"")
 
     def test_forms(self):
         """--option value, --option=value, -ovalue and -o=value mean the same; what is no secret is shown whole."""
@@ -4279,17 +4274,14 @@ class TestFuzz(Case):
 def demo():
     """A pull from a fake registry on loopback, an archive to look into: what `make demo` shows."""
     hello = [make_image(b"hello\n", noise("demo", 300000), architecture=name) for name in ("amd64", "arm64")]
-    server, status = FakeRegistry(), 0
-    try:
+    status = 0
+    with contextlib.closing(FakeRegistry()) as server, tempfile.TemporaryDirectory(prefix="imgpull-demo-") as directory:
         name = server.add("demo/hello", "1.0", make_index(*zip(hello, ("linux/amd64", "linux/arm64"))))
-        with tempfile.TemporaryDirectory(prefix="imgpull-demo-") as directory:
-            tar = os.path.join(directory, "hello.tar")
-            for words in (["--scheme", "http", name, tar], ["--list-tar", tar], ["--verify", tar]):
-                print("$ imgpull " + " ".join(words).replace(directory + os.sep, ""), flush=True)
-                status = status or imgpull.main(words)
-                print(flush=True)
-    finally:
-        server.close()
+        tar = os.path.join(directory, "hello.tar")
+        for words in (["--scheme", "http", name, tar], ["--list-tar", tar], ["--verify", tar]):
+            print("$ imgpull " + " ".join(words).replace(directory + os.sep, ""), flush=True)
+            status = status or imgpull.main(words)
+            print(flush=True)
     return status
 
 
