@@ -3717,8 +3717,8 @@ class TestKeepGoing(Bundles):
                 self.fails(run, "%s.*(%s)" % (re.escape(bad), words))
                 report = json.loads(run.out.decode())
                 failure, = report["failures"]
-                self.assertEqual((self.names(), [image["name"] for image in report["images"]], failure["image"],
-                                  failure["exit_code"]), ([app], [app], bad, code or failure["exit_code"]))
+                self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
+                self.assertEqual((failure["image"], failure["exit_code"]), (bad, code or failure["exit_code"]))
                 self.assertRegex(failure["error"], words)
                 os.remove(self.tar)
                 run = self.run_main("-s", "http", "--retries", "0", *images + [self.tar])
@@ -3945,8 +3945,7 @@ class TestTerminal(Case):
         """Ctrl-C and kill: the live line goes, one line stays; after SIGKILL the cursor is in the first column."""
         for name, strike, code in [
                 ("Ctrl-C", lambda terminal: os.write(terminal, b"\x03"), 130),
-                ("TERM", lambda terminal: self.process.terminate(), 130),
-                ("KILL", lambda terminal: self.process.kill(), -signal.SIGKILL)]:
+                ("TERM", lambda _: self.process.terminate(), 130), ("KILL", lambda _: self.process.kill(), -9)]:
             with self.subTest(name):
                 server = self.serve(MIXED, faults=[("layer", silent(2000000), 1)])
                 got, shown = self.on_terminal("--scheme", "http", "--jobs", "1", server.host + "/app:v1", self.tar,
@@ -3988,7 +3987,7 @@ class TestTerminal(Case):
                 self.assertRegex("\n".join(drawn), "(?m)^" + word)
             self.assertNotIn("retry", drawn[-1])
         *stays, total, last = rows(shown)
-        self.assertEqual((sorted(row.split()[0] for row in stays), last), (names, ""))
+        self.assertEqual((sorted(row.split()[0] for row in stays), last), (several, ""))
         self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
 
     def test_plain(self):
@@ -4027,8 +4026,8 @@ class TestCommandLine(Case):
     def test_json(self):
         """--json: one document on stdout instead of the lines."""
         server, base = self.serve(INDEX), self.path("base.tar")
-        good = server.host + "/app:v1"
         self.pull(server, tar=base)
+        good = server.host + "/app:v1"
         layers = [dict(digest=digest, size=len(IMAGE.blobs[digest]), omitted=True, diff_id=sha256(tar))
                   for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
         first = json.loads(self.run_main("-s", "http", "--json", "--base", base, good, self.tar).out.decode())
@@ -4062,10 +4061,9 @@ class TestCommandLine(Case):
         for argv, image in (["list", app], INDEX), (["image", app], IMAGE), (["image", one, tar], IMAGE):
             run = self.run_main("-s", "http", "--manifest", *argv)
             self.assertEqual((run.code, json.loads(run.out.decode())), (0, json.loads(image.manifest.decode())))
-            self.assertGreater(len(run.out.splitlines()), 5)
             self.assertIn("%s %s" % (image.digest, image.media_type), run.err)
         self.fails(self.run_main("-s", "http", "-m", "list", one), "not an index", code=1)
-        self.assertEqual(read(tar), b"old")
+        self.assertEqual((len(run.out.splitlines()) > 5, read(tar)), (True, b"old"))
 
     def test_help_and_version(self):
         run = self.run_main("--help")
@@ -4081,7 +4079,7 @@ class TestCommandLine(Case):
         """Copied to an empty directory, it works from there; heavy modules wait until they are needed."""
         copy = self.write("empty/imgpull", read(imgpull.__file__), 0o755)
         code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
-        for words, place, said in [([copy, "--version"], os.path.dirname(copy), imgpull.__version__),
+        for words, place, said in [([copy, "--version"], self.path("empty"), imgpull.__version__),
                                    (["-c", code], HERE, r"^set\(\)\n$")]:
             self.assertRegex(subprocess.check_output([sys.executable] + words, cwd=place).decode(), said)
 
@@ -4176,7 +4174,6 @@ class TestFuzz(Case):
     def test_documents(self):
         """Manifests, indexes and configs, changed as JSON and as bytes."""
         server, index = self.serve(SECOND), make_index((SECOND, "linux/amd64"), (ARMV6, "linux/arm/v6"))
-
         def change(rng):
             source, media_type = rng.choice([(SECOND.manifest, OCI.manifest), (index.manifest, OCI.index),
                                              (SECOND.config, OCI.config)])
@@ -4209,7 +4206,6 @@ class TestFuzz(Case):
         """References, platforms and challenges: what is taken stands for itself, what is not is fit for a terminal."""
         seeds = ["docker.io/library/alpine:3.20@sha256:" + "a" * 64, "localhost:5000/a/b_c", "[::1]:5000/x",
                  "linux/arm64/v8", 'Negotiate abc==, Bearer realm="https://a/t",service="s", Basic realm="x\\"y"']
-
         def change(rng):
             text = self.scrambled(rng, rng.choice(seeds).encode()).decode("utf-8", "replace")
             for parse in (imgpull.parse_reference, imgpull.parse_platform):
@@ -4254,7 +4250,6 @@ class TestFuzz(Case):
         for part, tag in on(server.manifests["app", "v1"], ".sig"), (make_referrer(small), tag_of(small, ".att")):
             server.add("app", tag, part)
         sources, good = [archive_of(small), self.pull(server, "--referrers")], []
-
         def change(rng):
             data = rng.choice([self.retouched, self.relabelled, self.scrambled])(rng, rng.choice(sources))
             path = self.write("fuzzed.tar", data)
