@@ -3693,8 +3693,7 @@ class TestLists(Bundles):
 
 class TestKeepGoing(Bundles):
     LACKS = [  # what the error says, the exit code, what a layer's requests get
-        ("404", 3, says(404)), ("403", 3, says(403)), ("503", 4, says(503)), ("connection", 4, cut(3)),
-        ("digest", 5, changed(body=flipped))]
+        ("404", 3, says(404)), ("503", 4, says(503)), ("connection", 4, cut(3)), ("digest", 5, changed(body=flipped))]
     BAD = [("a layer: " + words, ARMV6, fault, code, words) for words, code, fault in LACKS] + [
         # name, the image that cannot be had, a fault of its last layer, the exit code (0: either), words that say why
         ("a layer longer than it is", claiming(ARMV6, 1 << 20), None, 4, "announces"),
@@ -3717,8 +3716,8 @@ class TestKeepGoing(Bundles):
                 run = self.bundle("--json", "--keep-going", "--retries", "0", *images, code=1)
                 self.fails(run, "%s.*(%s)" % (re.escape(bad), words))
                 report = json.loads(run.out.decode())
-                self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
                 failure, = report["failures"]
+                self.assertEqual((self.names(), [image["name"] for image in report["images"]]), ([app], [app]))
                 self.assertEqual((failure["image"], failure["exit_code"]), (bad, code or failure["exit_code"]))
                 self.assertRegex(failure["error"], words)
                 os.remove(self.tar)
@@ -3737,7 +3736,6 @@ class TestKeepGoing(Bundles):
         self.assertIn("docker.io/library/x:1 is the name of two different images", run.err)
         self.assertEqual(self.names(), ["docker.io/library/x:1"])
         os.remove(self.tar)
-        self.fails(self.run_main("-s", "http", "--from", listed, self.tar), "images.txt, line [1-4]: ", code=FAILED)
         run = self.bundle("--keep-going", none, gone, b, code=3)
         self.assertEqual(len(re.findall("error: .*(?:none:v1|app:v9|b:v1)", run.err)), 3, run.err)
         self.assertFalse(os.path.exists(self.tar))
@@ -3766,9 +3764,8 @@ class TestKeepGoing(Bundles):
                 server.manifests["b", "v1"] = image
                 run = self.bundle("--keep-going", *argv, code=1)
                 self.assertEqual(sorted(self.names()), sorted(expected))
-                if expected == [app, b]:
-                    self.assertEqual(read(self.tar), whole)
-                    self.assertRegex(run.err, "error: .*--force")
+                self.assertEqual((read(self.tar) == whole, bool(re.search("error: .*--force", run.err))),
+                                 (expected == [app, b],) * 2)
                 self.assertRegex(run.err, "error: .*%s" % re.escape(none if none in argv else b))
 
 
@@ -3882,7 +3879,7 @@ class TestWhatIsThere(Bundles):
 # --- the terminal ----------------------------------------------------------------------------------------------------
 
 def rows(output):
-    """What a terminal shows after this output, line by line: what was erased from the first column on is gone."""
+    """What a terminal shows after this output, line by line: without what was erased."""
     return re.sub(r"[^\n]*\r\x1b\[K", "", output).split("\n")
 
 
@@ -3906,10 +3903,9 @@ class TestTerminal(Case):
         killer = threading.Timer(20, self.process.kill)
         killer.start()
         while data:
-            try:
+            data = b""
+            with contextlib.suppress(OSError):      # so Linux says that nobody is there any more
                 data = os.read(ours, 65536)
-            except OSError:             # so Linux says that nobody is there any more
-                data = b""
             output += data
             if act and word in output.decode("utf-8", "replace"):
                 act, _ = None, act(ours)
@@ -3936,11 +3932,11 @@ class TestTerminal(Case):
                                                 columns=columns, environment=environment)
                 drawn = [line for line in drawn if "%" in line]
                 self.assertGreater(len(drawn), 1, shown)
-                bar = r"\d+:\d\d:\d\d left  [%s]{%d}$" % ("#." if columns == 200 else "█░", columns - 56)
-                facts = r"^ *\d+% +\S+ [kM]?B of +1\.0 MB +\S+ [kM]?B/s +"
+                facts = r"^ *\d+%% +\S+ [kM]?B of +1\.0 MB +\S+ [kM]?B/s +\d+:\d\d:\d\d left  [%s]{%d}$" % (
+                    "#." if columns == 200 else "█░", columns - 56)
                 for line in drawn:
                     self.assertEqual(len(line), columns - 1)
-                    self.assertRegex(line, r"^ *\d+% " if columns < 60 else facts + bar)
+                    self.assertRegex(line, r"^ *\d+% " if columns < 60 else facts)
                 self.assertEqual([row[:7] for row in rows(shown)], ["sha256:", "sha256:", ""])
                 self.assertEqual(any(ord(char) > 127 for char in shown), 20 < columns < 200)
                 server.close()
@@ -3949,21 +3945,18 @@ class TestTerminal(Case):
         """Ctrl-C and kill: the live line goes, one line stays; after SIGKILL the cursor is in the first column."""
         for name, strike, code in [
                 ("Ctrl-C", lambda terminal: os.write(terminal, b"\x03"), 130),
-                ("TERM", lambda terminal: self.process.terminate(), 130),
-                ("KILL", lambda terminal: self.process.kill(), -signal.SIGKILL)]:
+                ("TERM", lambda _: self.process.terminate(), 130), ("KILL", lambda _: self.process.kill(), -9)]:
             with self.subTest(name):
                 server = self.serve(MIXED, faults=[("layer", silent(2000000), 1)])
                 got, shown = self.on_terminal("--scheme", "http", "--jobs", "1", server.host + "/app:v1", self.tar,
                                               word="%", act=strike)
                 self.assertEqual(got, code, shown)
                 stays = [row for row in rows(shown) if row and not row.startswith(("sha256:", "imgpull: resum"))]
-                if code == 130:
-                    self.assertRegex("\n".join(stays), "^imgpull: interrupted(; run the same command again.*)?$")
-                else:
-                    self.assertTrue(shown.endswith("\r"), shown)
+                self.assertRegex(*(shown, r"\r\Z") if code < 0 else (
+                    "\n".join(stays), "^imgpull: interrupted(; run the same command again.*)?$"))
 
     def test_asked(self):
-        """The password of --user alone, and the pass phrase of an encrypted key: asked for without echo."""
+        """The password of --user alone, and the pass phrase of a key: asked for without echo; no archive is shown."""
         ca, client, key = [os.path.join(self.pems(), name) for name in ("ca.pem", "client.pem", "locked.key")]
         for server, options, secret, question in [
                 (self.serve(challenges=['Basic realm="x"'], users={"jo": "s3cret"}), ["-s", "http", "-u", "jo"],
@@ -3972,56 +3965,38 @@ class TestTerminal(Case):
             code, shown = self.on_terminal(*options, "--force", server.host + "/app:v1", self.tar, word=question,
                                            act=lambda terminal: os.write(terminal, secret.encode() + b"\n"))
             self.assertEqual((code, secret in shown, question in shown), (0, False, True), shown)
+            self.assertEqual(set(re.findall("sha256:[0-9a-f]+", "".join(rows(shown)))), {        # short ones
+                digest[:19] for digest in [IMAGE.digest] + IMAGE.layers})
+        code, shown = self.on_terminal("alpine", "-")
+        self.assertEqual((code, "docker load" in shown), (2, True), shown)
 
     def test_looking_up(self):
         """Before the download the live line says what is looked up; a retry counts down and goes; nothing stays."""
         server = self.serve(faults=[("tag", says(503, b"busy", Retry_After="1"), 1), ("tag", slow(1, 0.1), 3),
                                     ("layer", says(502, b"", Retry_After="2"), 1), ("layer", slow(8, 0.05), ALWAYS)])
         several = [server.add("app", "v%d" % number, make_image(noise(str(number), 400000))) for number in (2, 3, 4)]
+        one = server.host + "/app:v1"
         for columns, names, words in [
-                (100, [server.host + "/app:v1"], [
-                    "^looking up " + server.host, r"^retry in 1 s: %s/app:v1: .* 503" % server.host,
-                    r"^ +\d+%% +retry in 2 s: %s/app:v1: (layer )?sha256:.*502" % server.host,
-                    r"^ +\d+% +retry in 1 s: ", "left  █*░*$"]),
-                (80, several, ["^looked up 1 of 3 images", "^looked up 2 of 3 images", "left  █*░*$"])]:
-            with self.subTest(columns=columns):
-                shown, drawn = self.to_terminal(*names, self.path("%d-image.tar" % columns), columns=columns)
-                self.assertLess(max(map(len, drawn)), columns)
-                for word in words:
-                    self.assertRegex("\n".join(drawn), "(?m)" + word)
-                self.assertNotIn("retry", drawn[-1])
-                *stays, total, last = rows(shown)
-                self.assertEqual(last, "")
-        self.assertEqual(sorted(row.split()[0] for row in stays), names)        # a line an image, and one of total
+                (100, [one], [
+                    "looking up " + server.host, "retry in 1 s: %s: .* 503" % one, r" +\d+% +retry in 1 s: ",
+                    r" +\d+%% +retry in 2 s: %s: (layer )?sha256:.*502" % one]),
+                (80, several, ["looked up 1 of 3 images", "looked up 2 of 3 images"])]:
+            shown, drawn = self.to_terminal(*names, self.path("%d-image.tar" % columns), columns=columns)
+            self.assertLess(max(map(len, drawn)), columns)
+            for word in words + [".*left  █*░*$"]:
+                self.assertRegex("\n".join(drawn), "(?m)^" + word)
+            self.assertNotIn("retry", drawn[-1])
+        *stays, total, last = rows(shown)
+        self.assertEqual((sorted(row.split()[0] for row in stays), last), (several, ""))
         self.assertRegex(total, r"image.tar: 3 images, 1\.2 MB, 1\.2 MB downloaded, in \d+\.\d s$")
-
-    def test_result(self):
-        """Short digests, and lines that fit; of several images only those that were printed as each was complete."""
-        server = self.serve(faults=[("layer", slow(2, 0.05), ALWAYS)])
-        name, other, image = server.host + "/app:v1", server.add("app", "v2", ARM), IMAGE.digest[:19]
-        for words, lines in [
-                ([name, self.tar], [name + " %s linux/amd64 200" % image, "imgpull: .*image.tar: 1 image, .* in .* s"]),
-                ([name, other, self.path("two.tar")], [
-                    "%s  %s" % (name, image), "%s  %s" % (other, ARM.digest[:19]), "imgpull: .*two.tar: 2 images, "]),
-                (["--quiet", name, self.tar], ["%s@%s" % (name, IMAGE.digest)]),
-                (["--list-tar", self.tar], [name, "  manifest  " + image])]:
-            with self.subTest(words):
-                code, shown = self.on_terminal("--scheme", "http", *words)
-                for line in lines:
-                    self.assertEqual(len(re.findall("(?m)^%s" % line, "\n".join(rows(shown)))), 1, shown)
-                self.assertEqual((code, bool(re.search("[0-9a-f]{64}", shown))), (0, "--quiet" in words), shown)
-        code, shown = self.on_terminal("--scheme", "http", name, "-")
-        self.assertEqual((code, "docker load" in shown), (2, True), shown)
 
     def test_plain(self):
         """Not a terminal: a line a blob, nothing that moves; -q: only the result."""
         server = self.serve()
         self.pull(server)
-        self.assertEqual([line[:7] for line in self.said.err.splitlines()], ["sha256:"] * 2)
-        self.assertNotIn("\x1b", self.said.err)
-        out, = self.said.out.decode().splitlines()
-        for word in (server.host + "/app:v1", IMAGE.digest, "linux/amd64", self.tar, "kB", " s"):
-            self.assertIn(word, out)
+        self.assertRegex(self.said.err, r"^(sha256:[^\x1b\r\n]+\n){2}$")
+        self.assertRegex(self.said.out.decode(), "^%s/app:v1 %s linux/amd64 .* kB -> %s in .* s\n$" % (
+            server.host, IMAGE.digest, self.tar))
         self.pull(server, "-q")
         self.assertEqual((self.said.err, self.said.out.decode()), ("", "%s/app:v1@%s\n" % (server.host, IMAGE.digest)))
 
@@ -4030,24 +4005,16 @@ class TestCommandLine(Case):
     # What a newcomer types, and what the answer must say; {to} is "alpine x.tar".
     MISTAKES = [
         ("alpine", "no output file given; use - to write to standard output, .*imgpull alpine alpine.tar"),
-        ("skopeo copy docker://alpine docker-archive:/tmp/x.tar:alpine", "imgpull alpine /tmp/x.tar"),
         ("--no-such-option=hunter2 {to}", "unknown option --no-such-option: imgpull --help"), ("-p pw {to}", "--user"),
         ("--platform linux/amd64 --platform linux/arm64 {to}", "--platform is given twice"), ("-n= {to}", "is empty"),
-        ("docker save -o x.tar alpine", "the TAR comes last: imgpull alpine alpine.tar"), ("-m x a", "list or image"),
-        ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("alpine:3:20 x.tar", "':'"),
-        ("--from list.txt", "no output file given: imgpull --from FILE bundle.tar"), ("--jobs 0 {to}", "more than 0"),
-        ("localhost:5000 x.tar", "image localhost .*tag 5000.*localhost:5000/NAME"), ("Alpine x.tar", "lower.case"),
-        ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("--format oci {to}", "one format"),
+        ("docker pull alpine", "leave out 'docker pull': imgpull alpine alpine.tar"), ("--jobs 0 {to}", "more than 0"),
+        ("--plattform linux/arm64 {to}", "--plattform: did you mean --platform"), ("-s ftp {to}", "http or https"),
         ("--platform linux/arm64 --arch arm64 {to}", "either --platform, or"), ("--timeout inf {to}", "out of range"),
-        ("--verify --base a.tar d.tar", "--verify: expected one argument"), ("--json alpine -", "standard output"),
+        ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("--name a b c x.tar", "--name is for one"),
         ("jo:hunter2@host.example/app x.tar", "not an image reference"), ("--cert c.pem {to}", "--cert and --key"),
-        ("alpine.tar alpine", "'alpine.tar' looks like an archive.*last"), ("-s ftp {to}", "takes http or https"),
-        ("alpine busybox:1", "'busybox:1' looks like an image.*last"), ("--all-platforms {to}", "--platform all"),
-        ("--src-tls-verify=false {to}", "--insecure .*--scheme http"), ("--name a b c x.tar", "--name is for one"),
-        ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("--jobs none {to}", "--jobs: invalid int"),
-        ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("-u jo -t t0ken {to}", "either --token, or"),
-        ("--override-arch arm64 {to}", "did you mean --platform"), ("verify x.tar", "did you mean --verify x.tar"),
-        ("", "no image given: imgpull alpine alpine.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD")]
+        ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("", "no image given: imgpull alpine alpine.tar"),
+        ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD"),
+        ("verify x.tar", "did you mean --verify x.tar"), ("--json alpine -", "standard output")]
 
     def test_mistakes(self):
         for typed, words in selected(self.MISTAKES):
@@ -4056,18 +4023,12 @@ class TestCommandLine(Case):
                 self.fails(run, words, code=2)
                 self.assertNotIn("hunter2", run.err)
 
-    def test_older_pythons(self):
-        """Python 2 and 3.5 cannot compile the file: the line that they show with their SyntaxError says why."""
-        before, line, _ = re.split("(.*needs Python 3.6.*)", read(imgpull.__file__).decode(), maxsplit=1)
-        self.assertRegex(line, '^assert .* f"')
-        self.assertNotRegex(before, "[^\\0-\\x7f]|f[\"']")          # neither of them stops earlier
-
     def test_json(self):
         """--json: one document on stdout instead of the lines."""
         server, base = self.serve(INDEX), self.path("base.tar")
-        good = server.host + "/app:v1"
         self.pull(server, tar=base)
-        layers = [{"digest": digest, "size": len(IMAGE.blobs[digest]), "omitted": True, "diff_id": sha256(tar)}
+        good = server.host + "/app:v1"
+        layers = [dict(digest=digest, size=len(IMAGE.blobs[digest]), omitted=True, diff_id=sha256(tar))
                   for digest, tar in zip(IMAGE.layers, IMAGE.tars)]
         first = json.loads(self.run_main("-s", "http", "--json", "--base", base, good, self.tar).out.decode())
         self.assertGreaterEqual(min(first.pop("seconds"), first.pop("free")), 0)
@@ -4077,24 +4038,20 @@ class TestCommandLine(Case):
             "omitted": size_of(IMAGE), "unchanged": False, "dry_run": False, "replaced": [], "images": [{
                 "name": good, "digest": IMAGE.digest, "source_digest": INDEX.digest, "size": 0, "referrers": [],
                 "image_id": sha256(IMAGE.config), "platform": "linux/amd64", "layers": layers}]})
-        run = self.run_main("-s", "http", "--json", server.host + "/none:v1", self.path("none.tar"))
-        self.fails(run, "404", code=3)
-        self.assertEqual(run.out, b"")
 
     def test_forms(self):
         """--option value, --option=value, -ovalue and -o=value mean the same; what is no secret is shown whole."""
         def parsed(form):
             return json.loads(self.run_main("--parsed", *(form.split() + ["alpine", "d@ir/x.tar"])).out.decode())
         for row in selected([
-                "--platform linux/arm64|--platform=linux/arm64", "-t tok|-ttok|-t=tok", "-j 3|-j3|-j=3|--jobs=3",
-                "-o linux -a arm64|-olinux -aarm64|-o=linux -a=arm64|--os linux --arch=arm64", "-q|--quiet",
-                "-u jo -p pw|-ujo -ppw|-u=jo -p=pw|-u jo:pw", "-u jo -p=-pw|-u jo --password=-pw", "-i|--insecure",
-                "-n quay.io|-nquay.io|-n=quay.io|--ns quay.io", "-c c -k k|-cc -kk|-c=c --key=k",
-                "-x ca|-xca|-x=ca|--cacert ca|--ca ca|--ca=ca", "-s http|-shttp|-s=http|--scheme=http"]):
-            forms = row.split("|")
+                "-o linux -a arm64|-olinux -aarm64|-o=linux -a=arm64|--os linux --arch=arm64", "-j 3|-j3|-j=3|--jobs=3",
+                "-u jo -p pw|-ujo -ppw|-u=jo -p=pw|-u jo:pw", "-u jo -p=-pw|-u jo --password=-pw", "-q|--quiet",
+                "-n quay.io|-nquay.io|-n=quay.io|--ns quay.io", "-c c -k k|-cc -kk|-c=c --key=k", "-i|--insecure",
+                "-x ca|-xca|-x=ca|--cacert ca|--ca=ca", "-s http|-shttp|--scheme=http", "-t tok|-ttok|-t=tok"]):
+            first, *others = [parsed(form) for form in row.split("|")]
             with self.subTest(row):
-                self.assertEqual([parsed(form) for form in forms], [parsed(forms[0])] * len(forms))
-                self.assertNotEqual(parsed(forms[0]), parsed(""))
+                self.assertEqual(others, [first] * len(others))
+                self.assertNotEqual(first, parsed(""))
         self.assertEqual(parsed("-u jo:hunter2")["tar"], "d@ir/x.tar")
 
     def test_manifest(self):
@@ -4104,10 +4061,9 @@ class TestCommandLine(Case):
         for argv, image in (["list", app], INDEX), (["image", app], IMAGE), (["image", one, tar], IMAGE):
             run = self.run_main("-s", "http", "--manifest", *argv)
             self.assertEqual((run.code, json.loads(run.out.decode())), (0, json.loads(image.manifest.decode())))
-            self.assertGreater(len(run.out.splitlines()), 5)
             self.assertIn("%s %s" % (image.digest, image.media_type), run.err)
         self.fails(self.run_main("-s", "http", "-m", "list", one), "not an index", code=1)
-        self.assertEqual(read(tar), b"old")
+        self.assertEqual((len(run.out.splitlines()) > 5, read(tar)), (True, b"old"))
 
     def test_help_and_version(self):
         run = self.run_main("--help")
@@ -4120,20 +4076,12 @@ class TestCommandLine(Case):
             self.assertRegex(imgpull.EPILOG, r"\b%d " % kind.exit_code)
 
     def test_the_file(self):
-        """Copied to an empty directory, it works from there; heavy modules wait until they are needed; the demo."""
-        copy, tests = self.write("empty/imgpull", read(imgpull.__file__), 0o755), os.path.abspath(__file__)
+        """Copied to an empty directory, it works from there; heavy modules wait until they are needed."""
+        copy = self.write("empty/imgpull", read(imgpull.__file__), 0o755)
         code = "import sys, imgpull; print({'ssl', 'http.client', 'tarfile', 'subprocess', 'email'} & set(sys.modules))"
-        for words, place, said in [
-                ([copy, "--version"], os.path.dirname(copy), imgpull.__version__), (["-c", code], HERE, r"^set\(\)\n$"),
-                ([tests, "demo"], HERE, r"^(\$ imgpull [^$]*){2}\$ imgpull [^$]*: good: 1 image[^$]*$")]:
-            out = subprocess.check_output([sys.executable] + words, cwd=place, stderr=subprocess.DEVNULL)
-            self.assertRegex(out.decode(), said)
-
-    def test_interrupted_while_telling(self):
-        """Ctrl-C while an error is being told neither hides it nor prints a traceback."""
-        real, strike = imgpull.failure_text, lambda *args: os.kill(os.getpid(), signal.SIGINT) or real(*args)
-        with mock.patch.object(imgpull, "failure_text", strike):
-            self.fails(self.run_main("nosuch!", "x.tar"), "not an image reference", code=2)
+        for words, place, said in [([copy, "--version"], self.path("empty"), imgpull.__version__),
+                                   (["-c", code], HERE, r"^set\(\)\n$")]:
+            self.assertRegex(subprocess.check_output([sys.executable] + words, cwd=place).decode(), said)
 
 
 class TestExitCodes(Case):
@@ -4188,7 +4136,6 @@ class TestFuzz(Case):
              [None], {"": None}, "x" * 5000, [{}] * 50]
 
     def check(self, count, attempt):
-        """Call a function with a random.Random for each case."""
         for case in range(count):
             with self.subTest(case=case):
                 attempt(random.Random(case))
@@ -4200,10 +4147,9 @@ class TestFuzz(Case):
         if isinstance(value, list):
             place = rng.randrange(len(value))
             return value[:place] + [self.mutated(rng, value[place])] * rng.choice([1, 1, 1, 0, 2]) + value[place + 1:]
-        key, other = rng.choice(sorted(value)), rng.choice(["data", "annotations", "platform", "config", "layers",
-                                                            "manifests", "schemaVersion"])
-        changes = [{key: self.mutated(rng, value[key])}] * 8 + [{other: rng.choice(self.NASTY)}, {}]
-        changed = dict(value, **rng.choice(changes))
+        key, other = rng.choice(sorted(value)), rng.choice("data annotations platform config layers manifests".split())
+        changed = dict(value, **rng.choice([{key: self.mutated(rng, value[key])}] * 8 + [
+            {other: rng.choice(self.NASTY)}, {}]))
         return changed if changed != value else {each: value[each] for each in value if each != key}
 
     def scrambled(self, rng, data):
@@ -4212,33 +4158,26 @@ class TestFuzz(Case):
         for _ in range(rng.randrange(1, 4)):
             place = rng.randrange(len(data) + 1)
             end = min(len(data), place + rng.choice([0, 1, 1, 5, 50]))
-            data[place:end] = rng.choice([b"", bytes([rng.randrange(256)]), bytes(data[place:end]) * 2, b"\xff", b'"',
-                                          b"{", b"\r\n", b"0"])
+            data[place:end] = rng.choice([b"", bytes([rng.randrange(256)]), bytes(data[place:end]) * 2, b'"', b"\r\n"])
         return bytes(data)
 
     def attempt(self, server, **options):
-        kept = []
+        kept = self.clean(self.tar, *map(self.path, self.left())) or []
         try:
             imgpull.pull(server.host + "/app:v1", self.tar, scheme="http", retries=0, timeout=5, **options)
             faults_of(self.tar)
         except imgpull.ImgpullError as error:
             self.assertFalse(os.path.exists(self.tar))
             kept = KEPT if error.kept else []
-        left = self.left()
-        self.clean(self.tar)
-        self.clean()
-        self.assertEqual(left, kept)
+        self.assertEqual(self.left(), kept)
 
     def test_documents(self):
         """Manifests, indexes and configs, changed as JSON and as bytes."""
         server, index = self.serve(SECOND), make_index((SECOND, "linux/amd64"), (ARMV6, "linux/arm/v6"))
-
         def change(rng):
             source, media_type = rng.choice([(SECOND.manifest, OCI.manifest), (index.manifest, OCI.index),
                                              (SECOND.config, OCI.config)])
-            value = json.loads(source.decode())
-            for _ in range(rng.randrange(1, 4)):
-                value = self.mutated(rng, value)
+            value = self.mutated(rng, self.mutated(rng, json.loads(source.decode())))
             data = to_json(value) if rng.random() < 0.7 else self.scrambled(rng, source)
             served = document(data, media_type)
             if media_type == OCI.config:
@@ -4255,9 +4194,8 @@ class TestFuzz(Case):
                 wire.wfile.write(self.scrambled(rng, answer.head() + answer.body[:300]) + answer.body[300:])
                 wire.drop()
             kind = rng.choice(["tag", "manifest", "config", "layer", "token", "referrers", "digest tag"])
-            server = self.serve(INDEX, challenges=[BEARER] if kind == "token" else [],
-                                page=1 if kind == "referrers" else None,
-                                faults=[(kind, fault, rng.choice([1, ALWAYS]))])
+            server = self.serve(INDEX, faults=[(kind, fault, rng.choice([1, ALWAYS]))],
+                                challenges=[BEARER] * (kind == "token"), page=1 if kind == "referrers" else None)
             for referrer in (SBOM, make_referrer(IMAGE)):
                 server.add("app", referrer.digest, referrer)
             self.attempt(server, referrers=kind in ("referrers", "digest tag"))
@@ -4268,7 +4206,6 @@ class TestFuzz(Case):
         """References, platforms and challenges: what is taken stands for itself, what is not is fit for a terminal."""
         seeds = ["docker.io/library/alpine:3.20@sha256:" + "a" * 64, "localhost:5000/a/b_c", "[::1]:5000/x",
                  "linux/arm64/v8", 'Negotiate abc==, Bearer realm="https://a/t",service="s", Basic realm="x\\"y"']
-
         def change(rng):
             text = self.scrambled(rng, rng.choice(seeds).encode()).decode("utf-8", "replace")
             for parse in (imgpull.parse_reference, imgpull.parse_platform):
@@ -4285,19 +4222,19 @@ class TestFuzz(Case):
             starts = [info.offset for info in tar] + [len(data) - 1024]
         parts = [data[start:end] for start, end in zip(starts, starts[1:])]
         number, choice = rng.randrange(len(parts)), rng.randrange(8)
-        part, name = bytearray(parts[number]), parts[number][:100].rstrip(b"\0").decode()
-        if choice < 3:
-            del parts[number:number + rng.randrange(2)]
-            parts.insert(rng.randrange(len(parts) + 1), bytes(part))
-        elif choice == 3:
-            other, key = rng.choice([name, "./" + name, "x", "/" + name]), rng.choice(["path", "size", "linkpath"])
-            parts.insert(number, rng.choice([pax({key: other}), pax({key: "1"}, b"g"), long_name(other)]))
-        else:
+        part, name = bytearray(parts[number]), parts.pop(number)[:100].rstrip(b"\0").decode()
+        if choice > 3:
             for at in rng.sample(range(512), rng.choice([1, 1, 2, 9])):
                 part[at] = rng.choice(b"\0 07\x80\xff/.-x")
             part[148:156] = b" " * 8
             part[148:156] = b"%06o\0 " % sum(part[:512])
-            parts[number] = bytes(part)
+        elif choice == 3:
+            other, key = rng.choice([name, "./" + name, "x"]), rng.choice(["path", "size", "linkpath"])
+            part = rng.choice([pax({key: other}), pax({key: "1"}, b"g"), long_name(other)]) + part
+        else:
+            parts[number:number] = [bytes(part)] * rng.randrange(2)
+            number = rng.randrange(len(parts) + 1)
+        parts.insert(number, bytes(part))
         return b"".join(parts) + rng.choice([bytes(1024)] * 8 + [bytes(512), b"", bytes(10240), bytes(1024) + data])
 
     def relabelled(self, rng, data):
@@ -4313,7 +4250,6 @@ class TestFuzz(Case):
         for part, tag in on(server.manifests["app", "v1"], ".sig"), (make_referrer(small), tag_of(small, ".att")):
             server.add("app", tag, part)
         sources, good = [archive_of(small), self.pull(server, "--referrers")], []
-
         def change(rng):
             data = rng.choice([self.retouched, self.relabelled, self.scrambled])(rng, rng.choice(sources))
             path = self.write("fuzzed.tar", data)
@@ -4332,22 +4268,16 @@ class TestFuzz(Case):
 
 def demo():
     """A pull from a fake registry on loopback, an archive to look into: what `make demo` shows."""
-    hello = [make_image(b"#!/bin/sh\necho hello\n", noise("demo", 300000),
-                        architecture=name) for name in ("amd64", "arm64")]
-    server = FakeRegistry()
-    try:
+    hello = [make_image(b"hello\n", noise("demo", 300000), architecture=name) for name in ("amd64", "arm64")]
+    status = 0
+    with contextlib.closing(FakeRegistry()) as server, tempfile.TemporaryDirectory(prefix="imgpull-demo-") as directory:
         name = server.add("demo/hello", "1.0", make_index(*zip(hello, ("linux/amd64", "linux/arm64"))))
-        with tempfile.TemporaryDirectory(prefix="imgpull-demo-") as directory:
-            tar = os.path.join(directory, "hello.tar")
-            for words in (["--scheme", "http", name, tar], ["--list-tar", tar], ["--verify", tar]):
-                print("$ imgpull " + " ".join(words).replace(directory + os.sep, ""), flush=True)
-                status = imgpull.main(words)
-                print(flush=True)
-                if status:
-                    return status
-    finally:
-        server.close()
-    return 0
+        tar = os.path.join(directory, "hello.tar")
+        for words in (["--scheme", "http", name, tar], ["--list-tar", tar], ["--verify", tar]):
+            print("$ imgpull " + " ".join(words).replace(directory + os.sep, ""), flush=True)
+            status = status or imgpull.main(words)
+            print(flush=True)
+    return status
 
 
 def everything():
@@ -4362,13 +4292,12 @@ def everything():
         output.seek(0)
         body, _, summary = output.read().decode("utf-8", "replace").rpartition("-" * 70)
         output.close()
-        print(re.sub(r"^[.sFEx]+$", "", body, flags=re.M).strip() if "FAILED" in summary else "", end="\n" * status)
-        counts = {word: int(number) for word, number in re.findall(r"(Ran|failures|errors|skipped)[ =](\d+)", summary)}
-        totals = {word: totals[word] + counts.get(word, 0) for word in totals}
+        print(body.strip() if process.returncode else "", end="\n" * status)
+        counts = dict(re.findall(r"(Ran|failures|errors|skipped)[ =](\d+)", summary))
+        totals = {word: totals[word] + int(counts.get(word, 0)) for word in totals}
         status = status or int("Ran" not in counts)
     ran, more = totals.pop("Ran"), ", ".join("%s=%d" % pair for pair in totals.items() if pair[1])
-    print("-" * 70 + "\nPython %s" % sys.version.split()[0])
-    print("Ran %d tests in %.3fs\n" % (ran, time.monotonic() - begun))
+    print("-" * 70 + "\nPython %s\nRan %d tests in %.3fs\n" % (sys.version.split()[0], ran, time.monotonic() - begun))
     print(("FAILED" if status else "OK") + (" (%s)" % more if more else ""))
     return status
 
