@@ -2958,7 +2958,7 @@ def unpacked_digest(head, pieces):
                 # Streams may follow one another. A header may continue in the next piece.
                 data += next(pieces, b"") if len(data) < HEAD else b""
                 if LONG_NAME.match(data):
-                    return "gzip data with a name or comment that is too long"
+                    return "gzip data with a name or comment of 512 bytes and more"
                 stream = zlib.decompressobj(31)  # 31: gzip, with its header and checksum
             try:
                 hasher.update(stream.decompress(data, BUFFER))
@@ -3122,7 +3122,7 @@ def read_archive(path, unpack=None, reporter=None, bases=()):
                 gone.update(top.annotations.get(OMITTED, "").split(","))
                 # Many names of one image would take a small archive long.
                 kept += sum(map(len, images[-1].documents.values()))
-                if kept > 16 * PULL_LIMIT:
+                if kept > PULL_LIMIT:
                     raise Damaged(f"its images have more than {human(kept)} of manifests")
         if not images:
             raise Damaged("it holds no image")
@@ -4803,7 +4803,7 @@ class Parser(argparse.ArgumentParser):
     """Parses the options. Its errors are UsageErrors, which main() prints."""
 
     def error(self, message):
-        raise UsageError(message)
+        raise UsageError(message.replace("expected one argument", "its value must follow it"))
 
 
 def make_parser():

@@ -4014,7 +4014,10 @@ class TestCommandLine(Case):
         ("jo:hunter2@host.example/app x.tar", "not an image reference"), ("--cert c.pem {to}", "--cert and --key"),
         ("images.txt x.tar", "did you mean --from images.txt x.tar"), ("", "no image given: imgpull alpine alpine.tar"),
         ("x.tar", "which image goes into x.tar.*--list-tar x.tar"), ("--creds jo:hunter2 {to}", "--user NAME:PASSWORD"),
-        ("verify x.tar", "did you mean --verify x.tar"), ("--json alpine -", "standard output")]
+        ("verify x.tar", "did you mean --verify x.tar"), ("--json alpine -", "standard output"),
+        ("--verify --base A D.tar", "--verify: its value must follow"), ("--format oci {to}", "there is one format"),
+        ("--src-tls-verify=false {to}", "--insecure"), ("--override-arch arm {to}", "--platform linux/arm/v7"),
+        ("alpine:3:20 x.tar", "the tag '3:20'"), ("--platform amd64/linux {to}", "did you mean linux/amd64")]
 
     def test_mistakes(self):
         for typed, words in selected(self.MISTAKES):
