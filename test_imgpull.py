@@ -2356,19 +2356,16 @@ class TestResume(InProcess):
         states = [
             ("deep JSON that is ours", lambda data: data[:11] + b"[" * 100000 + b"\n"),
             ("a piece short", lambda data: data[:-1]), ("without pieces", lambda data: data[:data.index(b"\n")]),
-            ("a piece long", lambda data: data + b"\1\1"), ("no piece", lambda data: data[:-5] + bytes(5)),
             ("every piece", lambda data: data[:-5] + b"\1" * 5), ("odd pieces", lambda data: data[:-5] + b"\xff1\2"),
-            ("pieces without end", lambda data: data[:-5] + b"\1" * (64 << 20)), ("another form", header(layers={})),
+            ("pieces without end", lambda data: data[:-5] + b"\1" * (64 << 20)), ("no layers", header(layers=None)),
             ("a version of a million digits", lambda data: data[:11] + b"9" * 1000000 + data[12:]),
-            ("no layers", header(layers=None)), ("odd layers", layers("x", None)), ("nowhere", layers("x", 3000000)),
-            ("odd digests", header(layers=[[[1], 0, 3000000]])), ("odd old ones", header(old={"x": 7})),
+            ("odd layers", layers("x", None)), ("odd digests", header(layers=[[[1], 0, 3000000]])),
             ("a layer at -1", layers(-1, 3000000)), ("a layer beyond the end", layers(1 << 62, 3000000)),
-            ("a layer of 2^62", layers(0, 1 << 62)), ("a layer of -1", layers(0, -1)),
+            ("a layer of 2^62", layers(0, 1 << 62)), ("odd old ones", header(old={"x": 7})),
             ("a layer elsewhere", layers(0, 3000000)), ("many layers", layers(0, 3000000, times=100000))]
-        parts = [("part gone", None), ("part empty", lambda data: b""), ("shorter", lambda data: data[:1500000]),
-                 ("longer", lambda data: data + bytes(5000)), ("zeros", lambda data: bytes(len(data))),
-                 ("tampered with", lambda data: data[:500000] + b"x" + data[500001:]),
-                 ("a header tampered with", lambda data: b"x" + data[1:])]
+        parts = [("part gone", None), ("shorter", lambda data: data[:1500000]),
+                 ("zeros", lambda data: bytes(len(data))), ("longer", lambda data: data + bytes(5000)),
+                 ("tampered with", lambda data: data[:500000] + b"x" + data[500001:])]
         for name, change in selected(foreign + states + parts):
             with self.subTest(name):
                 self.interrupt()
@@ -2382,10 +2379,9 @@ class TestResume(InProcess):
                     before = read(self.tar + ".part")
                     self.fails(self.pull(server, "--name", "x:1", expect=6), "not a file of imgpull", code=6)
                     self.assertTrue(read(self.tar + ".part") == before)
-                    self.clean()
                 else:
                     self.assertEqual(self.pull(server, "--name", "x:1"), good)
-                self.assertEqual(self.left(), [])
+                    self.assertEqual(self.left(), [])
                 self.assertLess(len(server.requests), 20)
 
     def test_tag_moved(self):
@@ -2397,19 +2393,10 @@ class TestResume(InProcess):
                 server = self.serve(moved, faults=[("layer", cut(0), ALWAYS)] * twice)
                 if twice:
                     self.pull(server, "--name", "x:1", "--retries", "0", expect=FAILED)
-                    self.assertIn("image.tar.part.state", self.left())
                     server.faults = []
                 self.assertEqual(self.pull(server, "--name", "x:1"), self.good(moved))
                 self.assertLessEqual(server.sent("layer"), size_of(moved) - sent + imgpull.PIECE)
                 self.assertEqual(self.left(), [])
-
-    def test_on_any_host(self):
-        """The archive depends on what was pulled, not on who pulls, nor on the order of words."""
-        server, archives = self.serve(INDEX), set()
-        for host, platforms in ("linux/amd64/", "linux/arm64,linux/amd64"), ("plan9/mips/", "linux/amd64,linux/arm64"):
-            with mock.patch.object(imgpull, "host_platform", lambda host=host: imgpull.Platform(*host.split("/"))):
-                archives.add(self.pull(server, "--platform", platforms, "--name", "x:1"))
-        self.assertEqual(len(archives), 1)
 
     def test_two_at_once(self):
         """The second pull to a destination says so and stops; the first goes on."""
@@ -2425,11 +2412,9 @@ class TestResume(InProcess):
 
     def test_disk_full(self):
         """No space at the start, or none midway: a clear error; with room, the same command goes on."""
-        usage = shutil.disk_usage(self.dir)
-        with mock.patch("shutil.disk_usage", return_value=usage._replace(free=1000)):
-            for options in ((), ("--dry-run",)):
-                self.fails(self.pull(self.serve(MIXED), *options, expect=6), "needs 3.5 MB", "1.0 kB free", code=6)
-                self.assertEqual(self.left(), [])
+        with mock.patch("shutil.disk_usage", return_value=mock.Mock(free=1000)):
+            self.fails(self.pull(self.serve(MIXED), expect=6), "needs 3.5 MB", "1.0 kB free", code=6)
+        self.assertEqual(self.left(), [])
         write, count = imgpull.write_all, [0]
 
         def full(file, data):
@@ -2449,31 +2434,26 @@ class TestSharedDirectory(InProcess):
     """What others do to the files beside the destination: never their bytes, never their file, never a hang."""
 
     PLANTED = [
-        ("a symlink", lambda path, victim: os.symlink(victim, path)),
+        ("a symlink", lambda path, victim: os.symlink(victim, path)), ("a FIFO", lambda path, _: os.mkfifo(path)),
         ("a link to nothing", lambda path, victim: os.symlink(path + ".none", path)),
-        ("a hard link", lambda path, victim: os.link(victim, path)),
-        ("a FIFO", lambda path, victim: os.mkfifo(path)), ("a directory", lambda path, victim: os.mkdir(path)),
-        ("a browser's file", lambda path, victim: shutil.copy(victim, path)),
-        ("a file that others may write", lambda path, victim: (shutil.copy(victim, path), os.chmod(path, 0o666)))]
+        ("a hard link", lambda path, victim: os.link(victim, path)), ("a directory", lambda path, _: os.mkdir(path)),
+        ("a browser's file", lambda path, victim: shutil.copy(victim, path))]
 
     def test_planted(self):
         """Only what our state file lists is ours: anything else is left as it is, and named."""
-        for (name, plant), ending in [(row, ending) for row in selected(self.PLANTED)
-                                      for ending in (".part", ".part.state", ".part.old")]:
-            with self.subTest(name, ending=ending):
-                victim, path, server = self.write("victim", b"precious"), self.tar + ending, self.serve()
+        for (name, plant), kept in [(row, kept) for row in selected(self.PLANTED) for kept in KEPT]:
+            with self.subTest(name, kept=kept):
+                victim, path, server = self.write("victim", b"precious"), self.path(kept), self.serve()
                 plant(path, victim)
                 before = os.lstat(path)
                 run = self.run_main("-s", "http", server.host + "/app:v1", self.tar)
-                if run.code or ending != ".part.old":       # that one is not in the way
-                    self.fails(run, re.escape(path), "not a file of", "another name", code=6)
-                    self.assertEqual(server.sent("layer"), 0)
+                self.fails(run, re.escape(path), "not a file of", "another name", code=6)
+                self.assertEqual(server.sent("layer"), 0)
                 now = os.lstat(path)
-                self.assertEqual((read(victim), now.st_ino, now.st_mode),
-                                 (b"precious", before.st_ino, before.st_mode))
-                self.assertEqual(self.left(), [os.path.basename(path)])
+                self.assertEqual((read(victim), now.st_ino, now.st_mode), (b"precious", before.st_ino, before.st_mode))
+                self.assertEqual(self.left(), [kept])
                 (os.rmdir if os.path.isdir(path) else os.remove)(path)
-                self.clean(self.tar, victim)
+                self.clean(victim)
 
     def test_planted_later(self):
         """Ours are private. A file of others in the place of ours, and one in the way of keeping it: both stay."""
@@ -2494,10 +2474,8 @@ class TestSharedDirectory(InProcess):
         """The part file removed, replaced or cut while it is written: an error, never another file's bytes."""
         part = self.tar + ".part"
         for name, meddle in selected([
-                ("removed", lambda: os.remove(part)),
-                ("replaced", lambda: (os.remove(part), self.write("image.tar.part", b"x" * 300000))),
-                ("replaced by a link", lambda: (os.remove(part), os.symlink(self.write("evil", b"x"), part))),
-                ("cut", lambda: os.truncate(part, 0))]):
+                ("removed", lambda: os.remove(part)), ("cut", lambda: os.truncate(part, 0)),
+                ("replaced", lambda: (os.remove(part), self.write("image.tar.part", b"x" * 300000)))]):
             with self.subTest(name):
                 self.clean()
                 self.write("image.tar", OLD)
@@ -2519,9 +2497,8 @@ class TestKept(InProcess):
     """Whatever ends a pull: what is right stays for the next run, which fetches only the rest; and that is said."""
 
     def test_failures(self):
-        for name, fault in selected([
-                ("403", says(403)), ("404", says(404)), ("502", says(502)), ("not HTTP", raw(b"SSH-2.0\r\n")),
-                ("wrong bytes", changed(body=flipped)), ("a redirect loop", redirect(307, "{path}"))]):
+        for name, fault in selected([("404", says(404)), ("502", says(502)), ("wrong bytes", changed(body=flipped)),
+                                     ("not HTTP", raw(b"SSH-2.0\r\n")), ("a loop", redirect(307, "{path}"))]):
             with self.subTest(name):
                 server = self.serve(MIXED, faults=[("layer", only_for(MIXED.layers[1], fault), ALWAYS)])
                 self.fails(self.pull(server, "--retries", "0", "--jobs", "1", expect=FAILED), "again to resume")
@@ -2530,7 +2507,6 @@ class TestKept(InProcess):
                 self.pull(fresh, "--name", "x:1")
                 self.assertNotIn(MIXED.layers[0], " ".join(request.path for request in fresh.requests))
                 self.assertEqual((self.left(), imgpull.verify_archive(self.tar)), ([], []))
-                os.remove(self.tar)
 
     def test_failing_disk(self):
         """Any flush that fails fails the pull, also one that ends when all layers are there: Linux reports it once."""
@@ -2554,8 +2530,8 @@ class TestKept(InProcess):
 
     def test_left_behind(self):
         """A thread that waits for a name while its pull has failed harms neither the next try nor its archive."""
-        slow_host, again, resolve = self.serve(MIXED), [], self.resolve
-        self.hosts["slow.test"] = slow_host
+        again, resolve = [], self.resolve
+        self.hosts["slow.test"] = self.serve(MIXED)
 
         def linger(host, *rest, **named):
             if host == "slow.test":
@@ -2563,18 +2539,15 @@ class TestKept(InProcess):
                 until(lambda: len(again) > 1)       # the next try asks, too
             return resolve(host, *rest, **named)
 
-        def act(wire, request, answer):
-            if ARMV6.layers[0] in request.path:
-                until(lambda: again)
-                answer = Answer(404)
-            elif MIXED.layers[1] in request.path:
-                answer = Answer(307, Location="http://slow.test:%d/store/%s" % (slow_host.port, MIXED.layers[1]))
-            wire.send(answer)
-        server = self.serve(MIXED, faults=[("layer", act, ALWAYS)])
-        names = [server.host + "/app:v1", server.add("b", "v1", ARMV6)]
+        def gone(wire, *_):
+            until(lambda: again)
+            wire.send(Answer(404))
+        act = only_for(MIXED.layers[1], redirect(307, "http://slow.test:%d{path}" % self.hosts["slow.test"].port))
+        names = [self.serve(image, faults=[("layer", fault, ALWAYS)]).host + "/app:v1"
+                 for image, fault in ((MIXED, act), (ARMV6, gone))]
         with mock.patch("socket.getaddrinfo", linger):
-            run = self.run_main("-s", "http", "--keep-going", "--retries", "0", *names + [self.tar])
-        self.assertEqual((run.code, imgpull.verify_archive(self.tar)), (1, []), run.err)
+            run = self.run_main("--keep-going", "--retries=0", *["http://" + name for name in names] + [self.tar])
+        self.assertEqual((len(again) > 1, run.code, imgpull.verify_archive(self.tar)), (True, 1, []), run.err)
         self.assertEqual([image.name for image in imgpull.list_archive(self.tar)], names[:1])
 
     def test_signal_after_the_commit(self):
@@ -2597,8 +2570,7 @@ class TestTime(Case):
         self.write(DOCKER_CONFIG, {"auths": {tokens.host: {"identitytoken": "identity"}}})
         for server, kind, words in (layers, "layer", "timed out: no data for 0.3 s"), (tokens, "token", "closed"):
             with self.subTest(kind):
-                run = self.pull(server, "--timeout", "0.3", "--retries", "0", "--jobs", "1", expect=4)
-                self.fails(run, words, code=4)
+                self.fails(self.pull(server, "--timeout=0.3", "--retries=0", "--jobs=1", expect=4), words, code=4)
                 self.assertEqual(server.kinds().count(kind), 1)
                 self.clean()
 
@@ -2611,8 +2583,7 @@ class TestTime(Case):
         for kind, fault in selected([("tag", head)] + [(kind, slow(1000, 0.02)) for kind in ("tag", "token", "layer")]):
             with self.subTest(kind, fault=fault), mock.patch.object(imgpull, "SLOW_SECONDS", 0.2):
                 server = self.serve(make_image(b"x" * 500), challenges=[BEARER], faults=[(kind, fault, ALWAYS)])
-                run = self.pull(server, "--retries", "0", "--timeout", "0.4", expect=4)
-                self.fails(run, "sent only .* in 0.8 s", code=4)
+                self.fails(self.pull(server, "--retries=0", "--timeout=0.4", expect=4), "only .* in 0.8 s", code=4)
 
     def test_endless_connect(self):
         """A proxy that answers CONNECT with headers without end."""
@@ -2630,23 +2601,6 @@ class TestTime(Case):
                 mock.patch.object(store, "process_request", wraps=store.process_request) as opened:
             self.pull(server, "--cacert", ca, "--jobs", "3")
         self.assertEqual((made.call_count, opened.call_count <= 4), (1, True), opened.call_count)
-
-    def test_tokens_for_two_requests(self):
-        """A registry whose tokens last for two requests, and six workers that share one."""
-        numbers, used, lock = iter(range(1000)), [], threading.Lock()
-        server = self.serve(make_image(*[b"layer %d" % number for number in range(30)]), challenges=[BEARER],
-                            token_answer=lambda _: {"token": "t%d" % next(numbers)})
-        answer = server.answer
-
-        def counted(request):
-            with lock:
-                used.append(request.authorization)
-                if used.count(request.authorization) > 2:
-                    server.accepted.discard(request.authorization)
-            return answer(request)
-        server.answer = counted
-        self.pull(server, "--jobs", "6")
-        self.assertGreater(next(numbers), 10)
 
 
 class TestPieces(InProcess):
@@ -2668,10 +2622,9 @@ class TestPieces(InProcess):
         image = make_image(BIG, b"", noise("second", 90000), b"small", noise("third", 20000))
         good, ranged = self.good(image), lambda request: request.range
         for name, act, times in selected([
-                ("cut", cut(7000), 3), ("cut at once", cut(0), 3), ("reset", reset(7000), 2),
-                ("slow", slow(3, 0.01), 2), ("busy", says(503), 3), ("silent", silent(3000), 1), ("whole", whole, 1),
-                ("no ranges", whole, ALWAYS), ("416", when(ranged, says(416)), 1),
-                ("416s", when(ranged, says(416)), ALWAYS), ("no ranges for us", when(ranged, says(403)), ALWAYS),
+                ("cut", cut(7000), 3), ("cut at once", cut(0), 3), ("reset", reset(7000), 2), ("busy", says(503), 3),
+                ("silent", silent(3000), 1), ("whole", whole, 1), ("no ranges", whole, ALWAYS),
+                ("416", when(ranged, says(416)), 1), ("no ranges for us", when(ranged, says(403)), ALWAYS),
                 ("other ranges", other_range, 5), ("chunked", chunked(), ALWAYS), ("closed", stale, ALWAYS)]):
             for before, jobs, tar in [(0, 1, "-"), (0, 6, "-"), (2, 2, "-"), (8, 6, "-"), (0, 6, self.tar),
                                       (2, 2, self.tar)]:
@@ -2684,20 +2637,18 @@ class TestPieces(InProcess):
     def test_failures(self):
         """The first failure of any connection is told, once; what went into a pipe before does not load."""
         image = make_image(noise("layer", 400000))
-        empty = make_image(b"x", change=spoiled("layers", to=[dict(descriptor(b"x", OCI.layer), size=0)]))
-        for kind, place, act, words, pulled in selected([
-                ("config", 0, says(404), "404", image), ("config", 0, changed(body=flipped), "digest", image),
-                ("layer", 0, Wire.well, "cannot have 0", empty),
-                ("layer", 0, changed(body=lambda body: body[:-1]), "sent too little", image),
-                ("layer", 0, endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536), "", image)] + [
-                ("layer", place, act, words, image) for act, words, *places in [
+        for kind, place, act, words in selected([
+                ("config", 0, says(404), "404"), ("config", 0, changed(body=flipped), "digest"),
+                ("layer", 0, changed(body=lambda body: body[:-1]), "sent too little"),
+                ("layer", 0, endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536), "")] + [
+                ("layer", place, act, words) for act, words, *places in [
                     (says(404), "answered 404", 0, 100000), (says(403), "answered 403", 0),
                     (cut(100), "closed the connection", 0, 100000),
                     (changed(body=flipped), "digest mismatch", 0, 100000, 300000)] for place in places]):
             for tar in ("-", self.tar):
                 with self.subTest("%s, %s from %d" % (kind, words, place), tar=tar):
                     fault = when(lambda request: request.first >= place, act)
-                    server = self.serve(pulled, faults=[(kind, fault, ALWAYS)])
+                    server = self.serve(image, faults=[(kind, fault, ALWAYS)])
                     run = self.pull(server, "--retries", "0", tar=tar, expect=FAILED)
                     self.fails(run, words, code=FAILED)
                     self.assertFalse(os.path.exists(self.tar))
@@ -2737,8 +2688,7 @@ class TestPieces(InProcess):
         image, well = make_image(noise("layer", 2000000), noise("second", 90000)), Wire.well        # 106 pieces
         for tar, jobs, limit, act in selected([
                 ("-", 1, 2, well), (self.tar, 1, 2, well), ("-", 2, 32, well), (self.tar, 2, 24, well),
-                (self.tar, 6, 45, well), (self.tar, 6, 8, whole), ("-", 6, 8, whole), (self.tar, 6, 45, together),
-                ("-", 6, 99, together)]):
+                (self.tar, 6, 8, whole), ("-", 6, 8, whole), (self.tar, 6, 45, together), ("-", 6, 99, together)]):
             with self.subTest(tar, jobs=jobs, limit=limit):
                 server, most = self.serve(image, faults=[("layer", act, ALWAYS)]), []
                 deliver = server.deliver
@@ -2773,21 +2723,6 @@ class TestPieces(InProcess):
         process.stdout.close()
         err = process.stderr.read().decode()
         self.assertEqual((process.wait(), err.count("imgpull: error"), "Traceback" in err), (1, 1, False), err)
-
-    @unittest.skipUnless(POSIX, "non-blocking pipes")
-    def test_non_blocking(self):
-        """Standard output that does not block: written in full, without asking over and over while it is full."""
-        ours, theirs = os.pipe()
-        os.set_blocking(theirs, False)
-        with open(ours, "rb") as reader, open(theirs, "wb", buffering=0) as writer:
-            file = mock.Mock(fileno=writer.fileno, write=mock.Mock(side_effect=writer.write))
-            thread = threading.Thread(target=imgpull.write_all, args=(file, bytes(200000)), daemon=True)
-            thread.start()
-            until(lambda: file.write.call_count > 1)
-            thread.join(0.1)                    # it has nothing to do, and must not find something
-            self.assertLess(file.write.call_count, 10)
-            self.assertEqual(reader.read(200000), bytes(200000))
-            thread.join()
 
     def settled(self, number):
         """Wait until a function gives the same number for a while: nothing moves any more."""
@@ -3467,8 +3402,7 @@ class TestReadingBack(Case):
         self.write("bad.tar", flipped_at(read(self.one), read(self.one).index(IMAGE.blobs[IMAGE.layers[0]]) + 500))
         places = {each: self.path(each + ".tar") for each in ("one", "two", "bad", "none", "x")}
         for argv, code, out, err in selected([
-                ("-l {one} -l {two}", 0, ["one.tar:", "two.tar:", "app:v1", "index", "image ID"], ""),
-                ("-l {one} {none} {two}", 2, ["one.tar:", "two.tar:"], "none.tar cannot be read"),
+                ("-l {one} -l {none} {two}", 2, ["one.tar:", "two.tar:", "index", "image ID"], "none.tar cannot be"),
                 ("--verify {one} {two}", 0, ["one.tar: good", "two.tar: good", "one.tar:   image ID"], ""),
                 ("--verify {none} {bad} {two}", 2, ["bad.tar: bad: .*digest", "two.tar: good"], "none.tar"),
                 ("--verify {two} {bad}", 5, ["two.tar: good", "bad.tar: bad"], ""),
@@ -3522,13 +3456,6 @@ class TestReadingBack(Case):
             archive, = self.json("--verify", *argv, code=code)["archives"]
             self.assertEqual(([fault["code"] for fault in archive["faults"]], archive.get("needed")), (faults, needed))
 
-    def test_odd_terminals(self):
-        """File names with escape sequences. For a stdout that lacks the letters see test_the_file."""
-        odd = shutil.copy(self.one, self.path("a\x1b[2J\n\u202e.tar"))
-        for option in ("--verify", "--list-tar"):
-            self.assertNotRegex(self.run_main(option, odd).out.decode(), "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
-        self.fails(self.run_main("--verify", odd + "\x1b[2J"), "cannot be read", code=2)
-
 
 class TestBaseAndReuse(Case):
     def setUp(self):
@@ -3546,19 +3473,16 @@ class TestBaseAndReuse(Case):
         return {"sha256:" + name[13:] for name in members(self.fetch(*options, **named)) if "blobs" in name}
 
     def test_delta(self):
-        """Layers that a base has on top of the same layers are left out, and no others."""
-        self.assertEqual(self.blobs("--base", self.base),
-                         (set(VERSION2.blobs) | {VERSION2.digest}) - {VERSION2.layers[0]})
-        self.assertEqual(self.server.sent("layer"), sum(     # what the base has, but not there, is copied
-            len(VERSION2.blobs[layer]) for layer in set(VERSION2.layers) - set(VERSION1.layers)))
+        """Layers that a base has on top of the same layers are left out, and no others; be it none or all."""
+        everything = set(VERSION2.blobs) | {VERSION2.digest}
+        self.assertEqual(self.blobs("--base", self.base), everything - {VERSION2.layers[0]})
+        new = set(VERSION2.layers) - set(VERSION1.layers)       # what the base has, but not there, is copied
+        self.assertEqual(self.server.sent("layer"), size_of(VERSION2, new))
         self.assertRegex(self.said.out.decode(), "1 layer .*left out")
         self.assertIn("left out", self.run_main("--list-tar", self.tar).out.decode())
         for base, words in ([], "good:.*needs 1"), ([self.base], "good: ((?!needs).)*$"), ([self.other], "no --base"):
             run = self.run_main("--verify", self.tar, *["--base=" + path for path in base])
             self.assertRegex(run.out.decode().splitlines()[0], words)
-
-    def test_all_or_nothing(self):
-        """A base that shares nothing, and one that holds everything."""
         self.assertEqual(self.fetch(), self.fetch("--base", self.other))
         self.assertRegex(self.said.err, "nothing is omitted")
         self.assertEqual(self.blobs("--base", self.base, name="app:v1"), {VERSION1.digest, sha256(VERSION1.config)})
@@ -3574,7 +3498,7 @@ class TestBaseAndReuse(Case):
                 del self.server.requests[:]
                 got = self.fetch("--reuse", reuse, tar=tar)
                 self.assertEqual(got.out if tar == "-" else got, plain)
-                self.assertEqual(self.server.sent("layer", "config"), sum(len(VERSION2.blobs[one]) for one in fetched))
+                self.assertEqual(self.server.sent("layer", "config"), size_of(VERSION2, fetched))
                 self.assertEqual("bad.tar" in self.said.err, reuse == wrong)
         del self.server.requests[:]
         self.fails(self.fetch("--base", wrong, expect=5), "bad.tar .*base.*digest", code=5)
@@ -3586,8 +3510,8 @@ class TestBaseAndReuse(Case):
         self.server.add("app", "v3", third)
         second = self.path("second.tar")
         self.pull(self.server, "--base", self.base, name="app:v2", tar=second)
-        self.assertEqual(self.blobs("--base", second, name="app:v3"),
-                         {third.digest, sha256(third.config), third.layers[2]})
+        new = {third.digest, sha256(third.config), third.layers[2]}
+        self.assertEqual(self.blobs("--base", second, name="app:v3"), new)
         for base, words in ([self.base, second], "^$"), ([self.base], "in no --base"), ([second], "in no --base"):
             self.assertRegex(" ".join(imgpull.verify_archive(self.tar, base=base)), words)
 
