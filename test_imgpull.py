@@ -795,9 +795,8 @@ class TestReferences(unittest.TestCase):
 class TestPlatforms(Case):
     def test_parse(self):
         for text, parts in selected([
-                ("linux/amd64", "linux amd64"), ("linux/arm/v7", "linux arm v7"), ("linux/arm64/v8", "linux arm64"),
-                ("linux/x86_64", "linux amd64"), ("linux/aarch64", "linux arm64"), ("linux/arm", "linux arm v7"),
-                ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"), ("linux/armhf", "linux arm v7"),
+                ("linux/x86_64", "linux amd64"), ("linux/arm64/v8", "linux arm64"), ("linux/arm", "linux arm v7"),
+                ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"),
                 ("windows(10.0.17763)/amd64", "windows amd64  10.0.17763")]):
             with self.subTest(text):
                 platform = imgpull.parse_platform(text)
@@ -812,8 +811,7 @@ class TestPlatforms(Case):
         """This host in Go's names, by what the system calls it."""
         for system, machine, platform in selected([row.split() for row in [
                 "Linux x86_64 linux/amd64", "Linux aarch64 linux/arm64", "Linux i686 linux/386",
-                "Linux armv7l linux/arm/v7", "Linux armv6l linux/arm/v6", "Linux armv5tel linux/arm/v5",
-                "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64", "Windows AMD64 windows/amd64"]]):
+                "Linux armv7l linux/arm/v7", "Darwin arm64 darwin/arm64", "Windows AMD64 windows/amd64"]]):
             with self.subTest(system=system, machine=machine), mock.patch("platform.system", lambda: system), \
                     mock.patch("platform.machine", lambda: machine):
                 self.assertEqual(str(HOST_PLATFORM()), platform)
@@ -825,8 +823,7 @@ class TestPlatforms(Case):
         for wanted, offered, place in selected([
                 ("linux/amd64", "unknown/unknown linux/arm64 linux/amd64 linux/amd64", 2),
                 ("linux/arm64", "linux/arm64/v8", 0), ("linux/amd64", "linux/386", "-"),
-                ("linux/arm", "linux/arm/v6 linux/arm/v7", 1),
-                ("linux/arm64/v8", "linux/arm64", 0), ("unknown/unknown", "unknown/unknown", "-"),
+                ("linux/arm", "linux/arm/v6 linux/arm/v7", 1), ("unknown/unknown", "unknown/unknown", "-"),
                 ("windows/amd64", builds, 0), ("windows(10.0.17763)/amd64", builds, 0),
                 ("windows(10.0.20348.4)/amd64", builds, 1), ("windows(10.0.14393)/amd64", builds, "-"),
                 ("linux/amd64", "linux/amd64///sse9 linux/amd64", 1), ("linux/amd64", "linux/amd64///sse9", 0)] + [
@@ -835,9 +832,8 @@ class TestPlatforms(Case):
                     ("amd64", "v2", "-"), ("amd64/v3", "v4||v2|v3", 3), ("amd64/v3", "v4||v2", 2),
                     ("arm/v7", "v5|v8|v6", 2), ("arm/v5", "v6|v7", "-"), ("arm/v6", "v7|v5", 1), ("ppc64le", "v1|", 1),
                     ("arm64", "v8.1|v9", "-"), ("arm64/v8.2", "v8.3||v8.1|v9", 2), ("arm64/v9", "v8.5|v9|v9.1", 1),
-                    ("arm64/v9", "v9.1|v8.6||v8.1|v8.5", 4), ("arm64/v9.2", "v9.3|v8.8||v8.7", 3),
-                    ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
-                    ("mips64le/hardfloat", "softfloat|hardfloat", 1), ("386/softfloat", "|softfloat", 1)]]):
+                    ("arm64/v9.2", "v9.3|v8.8||v8.7", 3), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
+                    ("386/softfloat", "|softfloat", 1)]]):
             with self.subTest(wanted, offered=offered):
                 entries = [{"digest": "sha256:%064d" % number, "size": 1, "platform": dict(
                     zip(keys, text.split("/")), **{"os.features": text.split("/")[4:]})}
@@ -852,11 +848,9 @@ class TestPlatforms(Case):
         lacks = "not available for .* .available: linux/amd64, linux/arm/v6, linux/arm64.: .*platform"
         warns = "imgpull: warning: .*linux/arm64"
         for image, options, taken, words, *host in selected([
-                (INDEX, "", IMAGE, ""), (INDEX, "", IMAGE, "linux", "darwin"), (INDEX, "", IMAGE, "linux", "windows"),
-                (INDEX, "--platform linux/amd64", IMAGE, ""), (INDEX, "--os linux --arch amd64", IMAGE, ""),
-                (INDEX, "-o=linux -aarm64", ARM, ""), (INDEX, "--platform linux/arm64/v8", ARM, ""),
+                (INDEX, "", IMAGE, ""), (INDEX, "", IMAGE, "linux", "darwin"), (INDEX, "-o=linux -aarm64", ARM, ""),
+                (INDEX, "--os linux --arch amd64", IMAGE, ""), (INDEX, "--platform linux/arm64/v8", ARM, ""),
                 (INDEX, "--platform linux/arm/v7", ARMV6, ""), (INDEX, "--platform linux/arm/v5", None, lacks),
-                (INDEX, "--platform linux/s390x", None, lacks), (INDEX, "--platform arm/v7", None, lacks),
                 (INDEX, "--platform unknown/unknown", None, lacks), (INDEX, "-o=windows", None, lacks),
                 (ARM, "", ARM, warns), (ARM, "-q", ARM, warns), (ARM, "--platform linux/arm64", ARM, ""),
                 (ARM, "--platform linux/amd64", None, "for linux/amd64 .available: linux/arm64")]):
@@ -922,19 +916,11 @@ class TestChallenges(unittest.TestCase):
 
 # --- plans, walks, JSON: pure functions ------------------------------------------------------------------------------
 
-def assembled(image, name="q.io/app:v1"):
-    """The imgpull.Image of an image."""
-    manifest = imgpull.parse_manifest(image.manifest, image.digest, "it")
-    documents = {digest: blob for digest, blob in image.blobs.items() if blob[:1] == b"{"}
-    return imgpull.assemble_image(name, manifest.descriptor, dict(documents, **{image.digest: image.manifest}),
-                                  lambda digest: manifest)
-
-
 class TestPureFunctions(unittest.TestCase):
     def test_layout(self):
         """What tarfile sees of a layer of 9 GiB with a long name, in a sparse file."""
-        layer = imgpull.Descriptor("", NOBODY, 9 << 30, None, {})
-        literals, (placed,), size = imgpull.layout({"n" * 150: layer, "b": b"z"})
+        literals, (placed,), size = imgpull.layout({
+            "n" * 150: imgpull.Descriptor("", NOBODY, 9 << 30, None, {}), "b": b"z"})
         with tempfile.TemporaryFile() as file:
             for offset, literal in literals:
                 file.seek(offset)
@@ -944,20 +930,6 @@ class TestPureFunctions(unittest.TestCase):
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 held = [(info.name, info.size, info.offset_data) for info in tar]
         self.assertEqual(held, [("n" * 150, 9 << 30, placed[1]), ("b", 1, size - 1024 - 512)])
-
-    def test_plan(self):
-        """Several images: what manifest.json calls them, and every document and layer once. See also TestKeepGoing."""
-        app, arm = assembled(IMAGE), assembled(ARM, name="q.io/b:v2")
-        for images, layers, tags in selected([
-                ([app, assembled(IMAGE, name="q.io/b:v1")], IMAGE.layers, [["q.io/app:v1", "q.io/b:v1"]]),
-                ([app, arm], IMAGE.layers + ARM.layers, [["q.io/app:v1"], ["q.io/b:v2"]]),
-                ([arm, assembled(IMAGE, "q.io/x@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None])]):
-            with self.subTest(tags):
-                plan = imgpull.plan_archive(images)
-                self.assertEqual([entry["RepoTags"] for entry in imgpull.docker_manifest(plan.images)], tags)
-                self.assertEqual([planned.descriptor.digest for planned in plan.layers], sorted(set(layers)))
-                text = b"".join(literal for _, literal in plan.literals)
-                self.assertEqual({text.count(body) for image in images for body in image.documents.values()}, {1})
 
     def test_many_manifests(self):
         """A thousand manifests below an index, and those below these, are enough."""
@@ -1023,15 +995,14 @@ class TestArchive(Case):
             self.assertEqual(entry["annotations"]["io.containerd.image.name"], name)
 
     def test_layout(self):
-        """Forms of images, and what the archive calls them: the options, the reference."""
-        for image, options, name, called in selected([
-                (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"), (make_image(), (), "app:v1", "{}/app:v1"),
-                (make_image(BIG, style=DOCKER), (), "app:v1", "{}/app:v1"), (IMAGE, (), "app@" + IMAGE.digest, None),
-                (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
-                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2")]):
-            with self.subTest(name, options=options, layers=len(image.layers)):
+        """Forms of images, and what the archive calls them: by the reference."""
+        for image, name, called in selected([
+                (make_image(BIG, b"x", BIG, BIG), "app:v1", "{}/app:v1"), (make_image(), "app:v1", "{}/app:v1"),
+                (make_image(BIG, style=DOCKER), "app:v1", "{}/app:v1"), (IMAGE, "app@" + IMAGE.digest, None),
+                (IMAGE, "app:v1@" + IMAGE.digest, "{}/app:v1")]):
+            with self.subTest(name, layers=len(image.layers)):
                 server = self.serve(image)
-                self.check_archive(self.pull(server, *options, name=name), image, called and called.format(server.host))
+                self.check_archive(self.pull(server, name=name), image, called and called.format(server.host))
                 self.assertIn(image.digest, self.said.out.decode())
                 self.assertEqual(server.sent("layer"), sum(len(image.blobs[layer]) for layer in set(image.layers)))
                 self.assertEqual(self.left(), [])
@@ -1046,8 +1017,8 @@ class TestArchive(Case):
             more = ["manifest"] * (len(index.children) == 1)
             self.assertEqual(sorted(server.kinds()), ["config", "layer", "layer", "manifest"] + more + ["tag"])
             for request in server.requests:
-                self.assertEqual((request.method, request.range), ("GET", None))
-                self.assertIn(request.headers.get("Accept-Encoding", "identity"), ("identity",))
+                self.assertEqual((request.method, request.range, request.headers.get("Accept-Encoding", "identity")),
+                                 ("GET", None, "identity"))
                 self.assertIn("imgpull", request.headers["User-Agent"])
             for kind in OCI[:2] + DOCKER[:2]:
                 self.assertIn(kind, server.requests[0].headers["Accept"])
@@ -1073,8 +1044,8 @@ class TestArchive(Case):
         result = imgpull.pull(name, self.tar, platform="linux/amd64", scheme="http")
         image, = result.images
         self.assertEqual((image.name, image.digest, str(image.platform)), (name, IMAGE.digest, "linux/amd64"))
-        self.assertEqual((result.destination, result.size), (self.tar, os.path.getsize(self.tar)))
-        self.assertEqual((result.fetched, len(result.omitted)), (sizes(IMAGE), 0))
+        self.assertEqual((result.destination, result.size, result.fetched, len(result.omitted)), (
+            self.tar, os.path.getsize(self.tar), sizes(IMAGE), 0))
         result = imgpull.pull([name, server.add("app", "v2", ARM)], self.tar, scheme="http")
         self.assertEqual([image.digest for image in result.images], [IMAGE.digest, ARM.digest])
         with self.assertRaises(imgpull.ImgpullError):
