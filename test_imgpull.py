@@ -1319,24 +1319,22 @@ class TestRefusals(Case):
     DIGESTS = ["sha256:../../../etc/passwd", "md5:" + "a" * 32, "", "a" * 64, 7, None, ["sha256:" + "a" * 64]] + [
         "sha256:" + digits for digits in ("a" * 63, "a" * 65, "A" * 64, "a" * 64 + "\n", "\u0661" * 64)]
     DOCUMENTS = [(document(data), words) for data, words in [       # what the tag holds, words of the error
-        (b"<html>hello</html>", "JSON"), (b"", "JSON"), (b'{"schemaVersion": 2, "x": "\xff\xfe"}', "JSON"),
-        (b"[1, 2]", "JSON object"), (b"7", "JSON object"), (b"null", "JSON object"), (b"{}", "manifest"),
-        (b"[" * 10000 + b"]" * 10000, "JSON"), (b'{"a":' * 10000 + b"1" + b"}" * 10000, "JSON"),
+        (b"", "JSON"), (b'{"schemaVersion": 2, "x": "\xff\xfe"}', "JSON"), (b"[1, 2]", "JSON object"),
+        (b"null", "JSON object"), (b"{}", "manifest"), (b'{"a":' * 10000 + b"1" + b"}" * 10000, "JSON"),
         (b'{"layers": ' + b"9" * 100000 + b"}", "JSON|neither"), (b'{"x": "%s"}' % (b"y" * (4 << 20)), "more than"),
         (make_image(b"x").manifest.replace(b'"size": ', b'"size": NaN, "was": '), "size is"),
         (b'{"schemaVersion": 1, "name": "app", "tag": "v1", "fsLayers": [], "history": []}', "schema 1")]
     ] + [(deep_index(20), "index"), (with_change(["config"]), "neither"), (with_change(["layers"]), "layers")
     ] + [(with_change(path, to=value), words) for path, value, words in [
-        (["config"], "sha256:" + "a" * 64, "config"), (["config"], None, "config|neither"),
-        (["layers"], {"0": 1}, "layers"), (["layers", 0], "layer", "layer"), (["layers", 1], None, "layer"),
+        (["config"], "sha256:" + "a" * 64, "config"), (["layers"], {"0": 1}, "layers"), (["layers", 1], None, "layer"),
         (["layers"], [descriptor(b"x", OCI.layer)] * 10001, "10000"), (["manifests"], {}, "manifests"),
         (["manifests"], [], "no platform at all"), (["manifests", 0], 3, "manifests"),
         (["manifests", 0, "platform"], [1], "platform is list"), (["manifests", 0, "platform", "os"], 3, "os is int")
     ] + [(path + [key], value, key) for path in (["config"], ["manifests", 0]) for key, value in [
-        ("digest", "sha256:../x"), ("digest", 7), ("size", -5), ("size", "5")]
+        ("digest", "sha256:../x"), ("size", -5)]
     ] + [(["layers", 0, "digest"], digest, "digest") for digest in DIGESTS
     ] + [(["layers", 0, "size"], size, "size|free|0 bytes") for size in [
-        -1, 10.5, "12", True, None, [1], 1e3, 1 << 43, 1 << 55, 1 << 62, 1 << 70]
+        -1, 10.5, "12", True, None, [1], 1e3, 1 << 43, 1 << 62, 1 << 70]
     ] + [(path + ["size"], size + delta, "bytes") for delta in (-1, 1) for path, size in [      # off by one
         (["config"], len(SECOND.config)), (["manifests", 0], len(IMAGE.manifest)),
         (["layers", 0], len(SECOND.blobs[SECOND.layers[0]]))]]]
@@ -1356,44 +1354,37 @@ class TestRefusals(Case):
         ("layer", endless(b"HTTP/1.1 200 ", b"x" * 65536), "status line"),
         ("layer", endless(b"", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" * 2000), "endless|end"),
         ("layer", says(206, b"12345", Content_Range="bytes 5-9/100"), "range"),
-        ("tag", changed(Content_Length=["5", "6"]), "digest mismatch|JSON"), ("tag", says(401), "401|log"),
-        ("layer", redirect(307, "{url}/x y\x0bz"), "404"), ("token", says(401, b"{}"), "token server.*401"),
-        ("tag", raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"), "999")
-    ] + [(kind, says(status), str(status)) for kind, status in [
-        ("tag", 204), ("layer", 304), ("layer", 307), ("tag", 407), ("layer", 407), ("token", 407), ("token", 404)]
-    ] + [("tag", raw(data + b"\r\n"), "HTTP") for data in [
-        b"SSH-2.0-OpenSSH_9.2", b"hello", b"HTTP/1.1 0 Odd\r\nContent-Length: 0\r\n"]
+        ("tag", changed(Content_Length=["5", "6"]), "digest mismatch|JSON"), ("token", says(407), "407"),
+        ("layer", redirect(307, "{url}/x y\x0bz"), "404"), ("token", says(401, b"{}"), "token server.*401")
+    ] + [("layer", says(status), str(status)) for status in (204, 304, 307, 407)
+    ] + [("tag", raw(data + b"\r\n"), "HTTP") for data in (b"SSH-2.0-OpenSSH_9.2", b"HTTP/1.1 0 Odd\r\n")
     ] + [(kind, ENDLESS, MUCH) for kind in ("tag", "manifest", "token", "config", "layer")
     ] + [(kind, changed(body=lambda body, more=more: (body + b" ")[:len(body) + more]), words)     # short, and long
          for more in (-1, 1) for kind, words in [
              ("manifest", "digest mismatch"), ("config", "digest mismatch"), ("layer", "announces")]
     ] + [(kind, redirect(307, place), words) for kind, place, words in [
         ("tag", "{path}", "redirect"), ("layer", "{path}?again", "redirect"), ("token", "{path}?again", "redirect"),
-        ("layer", "file:///etc/passwd", "redirect|file"), ("tag", "file:///etc/passwd", "redirect|file"),
-        ("layer", "ftp://{host}/x", "redirect|ftp"), ("token", "gopher://{host}/x", "redirect|gopher"),
+        ("layer", "file:///etc/passwd", "redirect|file"), ("token", "gopher://{host}/x", "redirect|gopher"),
         ("layer", "", "307"), ("layer", "http://{host}x/", "not the URL"), ("layer", "http://[::1/", "not the URL"),
         ("layer", "http:///x", "not the URL|404"), ("layer", "http://user:pass@nowhere.invalid/", "nowhere.invalid")]
     ] + [("token", says(200, body.encode()), "401" if "good" in body else "token") for body in [
-        "<html>", "[]", "{}", '{"token": 7}', '{"token": ""}', '{"token": "a\\r\\nX-Injected: b"}',
-        '{"token": "\u4ee4\u724c"}', '{"token": "good"}']]
+        "<html>", "[]", "{}", '{"token": 7}', '{"token": ""}', '{"token": "a\\r\\nX: b"}', '{"token": "good"}']]
     CHALLENGES = [  # WWW-Authenticate, words of the error
-        ("Negotiate", "negotiate|401"), ('Digest realm="x"', "digest|401"), ('Basic realm="x"', "user"),
-        ('Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y"), "token server.*404"),
+        ("Negotiate", "negotiate|401"), ('Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y"), "token.*404"),
         ('Bearer realm="http://nowhere.invalid/%s"' % ("x" * 60000), "nowhere"), (", " * 999 + "Bearer", "realm")
     ] + [('Bearer realm="%s"' % realm, "realm|not the URL") for realm in [
-        "", "file:///etc/passwd", "javascript:x", "//[x", "http://[x/", "http://a:b/"]]
+        "", "file:///etc/passwd", "//[x", "http://[x/", "http://a:b/"]]
 
     def refused(self, server, words, name="app:v1"):
         self.write("image.tar", OLD)
         run = self.pull(server, "--retries", "1", "--timeout", "2", "--force", name=name, expect=FAILED)
         self.fails(run, words, code=FAILED)
         server.close()
-        left = self.left()
-        self.clean()
         self.assertEqual((read(self.tar), run.out), (OLD, b""))
-        # A layer that is right is kept for the next run, and that is said.
-        self.assertIn(left, ([], ["image.tar.part", "image.tar.part.state"]))
+        left = self.left()      # a layer that is right is kept for the next run, and that is said
+        self.assertIn(left, ([], KEPT))
         self.assertEqual("run the same command again to resume" in run.err, left != [])
+        self.clean()
 
     def test_refused(self):
         for number, (options, words) in enumerate([
@@ -1408,10 +1399,9 @@ class TestRefusals(Case):
     def test_documents_by_digest(self):
         """What a digest asks for is what comes, or nothing."""
         for image in (ARM, INDEX, IMAGE._replace(manifest=IMAGE.manifest + b" ")):
-            with self.subTest(image.digest):
-                server = self.serve(image)
-                server.manifests["app", IMAGE.digest] = image
-                self.refused(server, "digest|match", name="app@" + IMAGE.digest)
+            server = self.serve(image)
+            server.manifests["app", IMAGE.digest] = image
+            self.refused(server, "digest|match", name="app@" + IMAGE.digest)
 
     @unittest.skipUnless(CPYTHON_ON_LINUX, "reads /proc; PyPy has a heap of another size")
     def test_memory_stays_flat(self):
@@ -1475,10 +1465,9 @@ class TestCredentials(Case):
         ("-u user --password-stdin", " pa ss \r\n", "user: pa ss ")]
     ] + [login(str(auths), docker(auths), expect=expect) for expect, several in [
         ("user:pass", [
-            {"{host}": MINE, "other.example": THEIRS}, {"https://{host}": MINE}, {"https://{host}/v1/": MINE},
-            {"http://{host}/v2/": MINE}, {"{host}": MINE, "https://{host}/v1/": THEIRS},
-            {"{host}": {"username": "user", "password": "pass"}}, {"{host}": {"auth": "dXNl\ncjpw\r\nYXNz\n"}},
-            {"{host}": {"auth": b64("user:pass\0")}}, {"{host}": {}, "https://{host}/v1/": MINE}]),
+            {"https://{host}": MINE, "other.example": THEIRS}, {"http://{host}/v2/": MINE},
+            {"{host}": MINE, "https://{host}/v1/": THEIRS}, {"{host}": {"username": "user", "password": "pass"}},
+            {"{host}": {"auth": "dXNl\ncjpw\r\nYXNz\n"}}, {"{host}": {}, "https://{host}/v1/": MINE}]),
         ("user:p\udce4:s", [{"{host}": {"auth": b64("user:p\udce4:s")}}]),
         ("", [{"x{host}": MINE, "127.0.0.1": MINE, "{host}0": MINE}, {"{host}": {}}])] for auths in several
     ] + [login(str(files), *files) for files in [
@@ -1494,7 +1483,6 @@ class TestCredentials(Case):
         (THERE, (docker(OTHERS), podman(OTHERS), OURS_THERE)), (THERE, (podman(OURS),)),
         (dict(THERE, DOCKER_AUTH_CONFIG='{"auths": {"{host}": %s}}' % json.dumps(MINE)),
          (docker(OTHERS), podman(OTHERS, "elsewhere/config.json"))),
-        ({"DOCKER_AUTH_CONFIG": json.dumps({"auths": {"other.example": THEIRS}})}, (docker(OURS),)),
         ({"XDG_RUNTIME_DIR": "{home}/run"}, (podman(OTHERS), podman(OURS, "run/containers/auth.json"))),
         ({"REGISTRY_AUTH_FILE": "{home}/my.json"}, (podman(OTHERS), podman(OURS, "my.json"))),
         ({"XDG_CONFIG_HOME": "{home}/elsewhere"}, (podman(OURS, "elsewhere/containers/auth.json"),))]
@@ -1507,8 +1495,7 @@ class TestCredentials(Case):
     ] + [
         login("an option and a file", docker(OTHERS), options=("-u=user:pass",)),
         login("a directory", {DOCKER_CONFIG + "/x": b""}, expect="", warning="config.json"),
-        login("with -q", {DOCKER_CONFIG: b"{"}, options=("-q",), expect="", warning="config.json is not"),
-        login("broken podman, good docker", docker(OURS), {PODMAN_CONFIG: b"?"}, warning="auth.json"),
+        login("with -q", docker(OURS), {PODMAN_CONFIG: b"?"}, options=("-q",), warning="auth.json is not"),
         login("rubbish", docker(OURS), environment={"DOCKER_AUTH_CONFIG": "x"}, warning="$DOCKER_AUTH_CONFIG is not"),
         login("no helper, good auths", docker(OURS, credsStore="missing"), warning="docker-credential-missing"),
         login("$REGISTRY_AUTH_FILE alone", docker(OTHERS), podman({"x": THEIRS}, "my.json"), expect="", environment={
@@ -1567,9 +1554,8 @@ class TestCredentials(Case):
         """Who we are to Docker Hub, by the keys that docker and podman give it."""
         web = {HUB + "access-token": THEIRS, HUB + "refresh-token": THEIRS}
         for config, user in selected([({"auths": auths}, "user") for auths in [
-                {HUB: MINE}, {"docker.io": MINE}, {"docker.io": THEIRS, "docker.io/library": MINE}, dict(
-                    web, **{HUB: MINE}), {"registry-1.docker.io": MINE}, {HUB: {}, "docker.io": MINE},
-                {"index.docker.io": THEIRS, "docker.io": THEIRS, HUB: MINE}]] + [
+                {"docker.io": THEIRS, "docker.io/library": MINE}, dict(web, **{HUB: MINE}),
+                {"registry-1.docker.io": MINE}, {HUB: {}, "docker.io": MINE}, {"docker.io": THEIRS, HUB: MINE}]] + [
                 ({"auths": web}, None), ({"credHelpers": {"docker.io": "found"}}, "user"),
                 ({"credHelpers": {"docker.io": "podman"}}, "user"), ({"credsStore": "podman"}, "user")]):
             with self.subTest(str(config)):
@@ -1673,23 +1659,18 @@ LADDER = [  # who we are, what the registry answers to which requests; unless al
     (None, BEGUN + "layer t1 401B, token - t2, layer t2 ok"), (None, BEGUN + "layer t1 400, layer - 400", 1, "400"),
     (None, BEGUN + "layer t1 400, layer - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 403, layer - 401B, token - t2, layer t2 ok"),
-    (None, BEGUN + "layer t1 401, layer - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401, layer - 401, v2 - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401C, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401C, token - 403, realm2 - t2, layer t2 ok"),
-    (None, BEGUN + "layer t1 403, layer - 401B, token - t2, layer t2 403", 3, "403"),
-    (STORED, MINE_BEGUN + "layer t1 403, layer - 401B, token user t2, layer t2 ok"),
+    (STORED, MINE_BEGUN + "layer t1 403, layer - 401B, token user t2, layer t2 403", 3, "403"),
     # the challenge only at /v2/
     (None, "tag - 401, v2 - 401B, token - t1, all t1"), (None, "tag - 401, v2 - ok", 3, "401"),
     (STORED, "tag - 403, v2 - 401B, token user t1, all t1"), (STORED, "tag - 404, v2 - 401B, token user t1, all t1"),
     (STORED, "tag - 404, v2 - 401A, all user"), (STORED, "tag - 404, v2 - 401B, token user t1, tag t1 404", 3, "404"),
-    (STORED, "tag - 404, v2 - ok", 3, "404"), (None, "tag - 404, v2 - ok?", 3, "404"),
-    (None, "tag - 403, v2 - ok?", 3, "403"), (None, "tag - 403, v2 - 401B?, token - t1?, tag t1 403?", 3, "403"),
-    (USER, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (USER, "tag - 400", 1, "400"),
-    (STORED, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (STORED, "tag - 401, v2 - 401", 3, "401"),
-    (STORED, "tag - 403, v2 - 403", 3, "403"), (STORED, "tag - 404, v2 - 404", 3, "404"),
+    (STORED, "tag - 404, v2 - ok", 3, "404"), (None, "tag - 404, v2 - ok?", 3, "404"), (USER, "tag - 400", 1, "400"),
+    (None, "tag - 403, v2 - 401B?, token - t1?, tag t1 403?", 3, "403"), (STORED, "tag - 403, v2 - 403", 3, "403"),
+    (USER, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (STORED, "tag - 401, v2 - 401", 3, "401"),
     # a stored login that is stale; what was given is never dropped
-    (STORED, "tag - 401B, token user 401, token - t2, all t2", 0, STALE),
     (STORED, "tag - 401B, token user 403, token - t2, all t2", 0, STALE),
     (IDENTITY, "tag - 401B, token identity 401, token - t2, all t2", 0, STALE),
     (STORED, "tag - 401B, token user 401, token - t1, tag t1 ok, config t1 401B, token - t2, config t2 ok, layer t2 ok",
@@ -1738,9 +1719,8 @@ class TestLadder(Case):
                 (IMAGE, (), "--reuse", None, head), (INDEX, every, "destination", None, head),
                 (INDEX, (), "destination", None, both),     # the archive does not have the index
                 (IMAGE, (), "destination", changed(Docker_Content_Digest=None), both),
-                (IMAGE, (), "destination", says(405), both), (IMAGE, (), "destination", says(404), both),
-                (ARM, ("--platform", "linux/arm64"), "destination", None, both),        # the tag has moved
-                (IMAGE, (), None, None, ["GET tag"])]):
+                (IMAGE, (), "destination", says(405), both), (IMAGE, (), None, None, ["GET tag"]),
+                (ARM, ("--platform", "linux/arm64"), "destination", None, both)]):      # the tag has moved
             with self.subTest(local=local, answer=answer, image=image.digest):
                 server, is_destination = self.serve(INDEX if image is INDEX else IMAGE), local == "destination"
                 self.clean(self.tar, held)
@@ -1779,18 +1759,15 @@ class TestProducts(Case):
          '{"token": "%s"}', '_json_key:{"type": "service_account"}'),
         ("Harbor", 'Bearer realm="{url}/service/token",service="harbor-registry",scope="repository:app:pull"',
          '{"token": "%s", "access_token": "", "expires_in": 1800}', "robot$pull:secret"),
-        ("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, "user:pass"),
-        ("Nexus with tokens", 'Bearer realm="{url}/v2/token",service="{url}/v2/token"',
-         '{"token": "DockerToken.%s", "expires_in": 0}', "team+robot:pass")]]
+        ("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, "user:pass")]]
 
     def test_products(self):
         for product, user in [(one, user) for one in selected(self.PRODUCTS) for user in ("", one.user)]:
             with self.subTest(product.name, user=user):
-                pair = user.partition(":")[::2]
+                pair, expect = user.partition(":")[::2], 0 if product.answer or user else FAILED
                 server = self.serve(INDEX, challenges=[product.challenge], users=dict([pair]) if user else None,
                                     token_answer=lambda token: json.loads(product.answer.replace("%s", token)))
-                expect = 0 if product.answer or user else FAILED
-                self.pull(server, "--platform", "linux/amd64", *("-u", user) if user else (), expect=expect)
+                self.pull(server, *("-u", user) if user else (), expect=expect)
                 query = dict([("scope", "repository:app:pull")] + re.findall(
                     '(service|scope)="(.*?)"', product.challenge.format(url=server.url)))
                 self.assertEqual([({name: request.query[name][0] for name in query}, request.authorization)
@@ -1829,8 +1806,6 @@ class TestSecrets(Case):
             with self.subTest(options):
                 run = self.run_main(*options, one.host + "/app:v1", two.host + "/app:v1", self.tar)
                 self.fails(run, "one registry.*%s.*%s" % (one.host, two.host), code=2)
-        with self.assertRaises(imgpull.UsageError):
-            imgpull.pull([one.host + "/app:v1", two.host + "/app:v1"], self.tar, user="ann", password="x")
         self.assertEqual(one.requests + two.requests, [])
 
     def test_plain_beside_verified(self):
@@ -1844,15 +1819,12 @@ class TestSecrets(Case):
 
     # Command lines with a secret, hunter2, in every place where people put one; {list} is the list below.
     LEAKS = [words + " x.tar" for words in [
-        "--pasword=hunter2 app", "--pass=hunter2 app", "--tokn=hunter2 app", "-password hunter2 app", "-t hunter2 app",
-        "--key hunter2 -t hunter2 -u hunter2 app", "-u ann:hunter2 app", "-u ann -p hunter2 app", "--from {list}",
-        "-u ann --password-stdin=hunter2 app", "--base-image u:hunter2@h.test/a app", "--ns u:hunter2@h.test app",
-        "--name https://u:hunter2@h.test/a app", "--name u:hunter2@h.test/a app", "--ns https://hunter2@h.test app",
-        "--manifest list u:hunter2@h.test/a"]
+        "--pasword=hunter2 app", "-password hunter2 app", "--key hunter2 -t hunter2 -u hunter2 app", "--from {list}",
+        "-u ann -p hunter2 app", "-u ann --password-stdin=hunter2 app", "--name https://u:hunter2@h.test/a app",
+        "--name u:hunter2@h.test/a app", "--ns https://hunter2@h.test app", "--manifest list u:hunter2@h.test/a"]
     ] + [words % (url + "host.test/app") for words in ("%s x.tar", "--base-image %s app x.tar") for url in [
-        "https://ann:hunter2@", "https://hunter2@", "ann:hunter2@", "https://ann:hun/hunter2@",
-        "https://ann:p@hunter2@", "ann:hunter2/p@", "https://ann:hunter2@sha1.", "https://hunter2@sha256.",
-        "HTTPS://ann:hunter2@"]
+        "HTTPS://ann:hunter2@", "https://hunter2@", "ann:hunter2@", "https://ann:hun/hunter2@",
+        "https://ann:p@hunter2@", "ann:hunter2/p@", "https://ann:hunter2@sha1.", "https://hunter2@sha256."]
     ] + ["https://ann:hunter2@host.test/app@sha256:" + "a" * 64 + " x.tar"]
     LIST = "ann:hunter2@host.test/app\nhttps://hunter2@host.test/app\napp x hunter2\napp https://u:hunter2@h.test/app\n"
 
