@@ -1932,20 +1932,17 @@ class FakeSocks(LoopbackServer):
 
 class TestProxies(Case):
     CHOICES = [row.rsplit(" ", 1) for row in [      # scheme, environment, the proxy (-: direct)
-        "https -", "https https_proxy=http://p:3 http://p:3", "https HTTPS_PROXY=http://p:3 http://p:3",
+        "https -", "https https_proxy=p:3 http://p:3", "https HTTPS_PROXY=p:3 http://p:3", "https https_proxy= -",
         "https https_proxy=http://low:1 HTTPS_PROXY=http://up:1 http://low:1", "https http_proxy=http://p:3 -",
-        "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -", "https https_proxy= -",
-        "http ALL_PROXY=http://p:3 http://p:3", "https https_proxy=p:3 http://p:3",
-        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3", "http http_proxy=socks5h://p:1 socks5h://p:1",
-        "https all_proxy=socks5://u:p@p:1 socks5://u:p@p:1"]]
+        "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -", "http ALL_PROXY=http://p:3 http://p:3",
+        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3"]]
     NO_PROXY = [  # no_proxy, hosts that are reached directly, hosts that are not
         ("", "", "reg.example"), ("*", "reg.example 10.1.2.3", ""), ("REG.Example", "reg.example REG.Example", ""),
         ("reg.example", "reg.example reg.example. a.reg.example reg.example:5000", "notreg.example"),
         (".example", "reg.example", "regexample"), ("*.example", "reg.example", "regexample"),
         ("reg.example:443", "reg.example", ""), ("reg.example:5000", "reg.example:5000", "reg.example"),
-        ("a, b ,reg.example ", "reg.example", ""), ("a,,b", "", "reg.example"), ("example/8", "", "reg.example"),
+        ("a, b ,,reg.example ", "reg.example", "x.example"), ("example/8, 10.0.0.0/99", "", "reg.example 10.1.2.3"),
         ("10.0.0.0/8", "10.1.2.3", "11.1.2.3"), ("10.1.2.3", "10.1.2.3:5000", "10.1.2.30"),
-        ("192.168.1.0/255.255.255.0", "192.168.1.9", "192.168.2.9"), ("10.0.0.0/99", "", "10.1.2.3"),
         ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("[2001:db8::1]:5", "[2001:db8::1]:5", "[2001:db8::1]")]
     # Scheme, proxy, the user that it wants, its fault, exit code, words of the error. A proxy of HTTP gets CONNECT, or
     # plain http in absolute form; one of SOCKS5 resolves the name. Over plain http, its 401 may be the registry's.
@@ -1965,9 +1962,8 @@ class TestProxies(Case):
         ("http", "http://jo:hunter2@127.0.0.1:1"), ("https", "http://127.0.0.1:1"), ("http", "socks5h://127.0.0.1:1")]
     ] + [("http", "socks5h://{}", "jo:x", {}, 3, "proxy.*USER:PASSWORD@")
     ] + [("http", url, "", {}, 2, "proxy") for url in [
-        "http://", "socks4://h:1", "socks5://", "http://[::1", "http://a:b:c", "ftp://", "http://h:70000",
-        "http://jo:hun/hunter2@h:1", "jo:12/hunter2@h:1", "http://jo:7?hunter2@h", "http://jo:hunter2@h#hunter2@h:1",
-        "http://jo:hunter2://x@h", "socks5://jo:hun/hunter2@h:1"]]
+        "http://", "socks4://h:1", "http://[::1", "http://a:b:c", "http://h:70000", "http://jo:hun/hunter2@h:1",
+        "jo:12/hunter2@h:1", "http://jo:7?hunter2@h", "http://jo:hunter2@h#hunter2@h:1", "http://jo:hunter2://x@h"]]
 
     def test_choices(self):
         rows = [(words.split()[0] + "://reg.example", dict(word.split("=") for word in words.split()[1:]), proxy)
@@ -1983,11 +1979,10 @@ class TestProxies(Case):
 
     def test_origins(self):
         """Whom a URL leads to; what can be none never gets into a request, and its secrets into no message."""
-        for url, origin in [("HTTP://H.Test:80/v2/", "h.test"), ("https://u:p@[::1]:5/x", "[::1]:5"),
-                            ("http://h:443?q", "h:443")]:
+        for url, origin in ("HTTP://H.Test:80/v2/", "h.test"), ("https://u:p@[::1]:5/x", "[::1]:5"), ("http://h?", "h"):
             self.assertEqual(str(imgpull.origin_of(url)), origin)
-        for url in ("ftp://h", "https://", "https://h:99999", "https://[::1", "https://a b/", "https://a\x7f/", "//h",
-                    "https://a:s3cret@h b/", "ftp://a:b@s3cret@h/?s3cret#s3cret", "https://[?s3cret"):
+        for url in ("https://", "https://h:99999", "https://[::1", "https://a\x7f/", "//h", "https://a:s3cret@h b/",
+                    "ftp://a:b@s3cret@h/?s3cret#s3cret", "https://[?s3cret"):
             with self.subTest(url), self.assertRaisesRegex(imgpull.ImgpullError, "^((?!s3cret).)*$"):
                 imgpull.origin_of(url)
 
@@ -2011,15 +2006,14 @@ class TestProxies(Case):
                     self.assertEqual(server.requests, [])
                     continue
                 self.assertEqual(run.code, 0, run.err)
+                seen, first = proxy.requests, "http://%s/v2/app/manifests/v1" % host
                 if socks:
-                    self.assertEqual(set(proxy.requests), {("reg.test", server.port)})
+                    self.assertEqual(set(seen), {("reg.test", server.port)})
                 elif scheme == "https":
-                    self.assertEqual({(each.method, each.target, each.authorization) for each in proxy.requests},
+                    self.assertEqual({(one.method, one.target, one.authorization) for one in seen},
                                      {("CONNECT", host, None)})
                 else:
-                    first = proxy.requests[0]
-                    self.assertEqual((first.target, first.headers["Host"]),
-                                     ("http://%s/v2/app/manifests/v1" % host, host))
+                    self.assertEqual((seen[0].target, seen[0].headers["Host"]), (first, host))
                 for request in server.requests:
                     self.assertEqual((request.headers["Host"], request.headers["Proxy-Authorization"]), (host, None))
 
@@ -2771,8 +2765,7 @@ class TestPieces(InProcess):
 BUNDLE, SIMPLE = "application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.cosign.simplesigning.v1+json"
 SPDX, DSSE = "application/spdx+json", "application/vnd.dsse.envelope.v1+json"
 EMPTY, PREDICATE = "application/vnd.oci.empty.v1+json", "dev.sigstore.bundle.predicateType"
-IMAGE_KIND, INDEX_KIND, SIGS, ATTS = ["dev.cosignproject.cosign/" + kind for kind in
-                                      ("image", "imageIndex", "sigs", "atts")]
+IMAGE_KIND, INDEX_KIND, SIGS, ATTS = ["dev.cosignproject.cosign/" + one for one in "image imageIndex sigs atts".split()]
 
 
 def wrapped(config, config_type, layer, content, **more):
@@ -2827,7 +2820,6 @@ REFERRALS = [Referring(*row) for row in [
     ("an SBOM and its signature", IMAGE, [SBOM, make_referrer(SBOM)], "SBOM signature", IMAGE_KIND, {}),
     ("all of the older ones", IMAGE, [on(IMAGE, suffix) for suffix in (".sig", ".att", ".sbom")],
      "SBOM attestation signature", IMAGE_KIND, {SIGS: IMAGE_SIG[0].digest, ATTS: on(IMAGE, ".att")[0].digest}),
-    ("of the index", INDEX, [OF_INDEX], "signature", None, {IMAGE_KIND: INDEX.digest}),
     ("older, of the index", INDEX, [INDEX_SIG], "signature", None,
      {INDEX_KIND: INDEX.digest, SIGS: INDEX_SIG[0].digest}),
     ("of both", INDEX, [OF_INDEX, SIGNATURE], "signature signature", IMAGE_KIND, {}),
@@ -2865,18 +2857,15 @@ MISLEADING = [  # what is pushed, the registry, the exit code, words; a code of 
     ("does not know the path", [], api(says(405)), 0, NO), ("Harbor 2.7: a bare 401", [], api(says(401)), 0, NO),
     ("GitLab: the subject by its own tag", [(IMAGE, tag_of(IMAGE))], {"page": None}, 0, NO),
     ("Artifactory: no tag", [], {"page": None, "faults": [("digest tag", says(403), ALWAYS)]}, 0, NO),
-    ("Artifactory: one tag", [IMAGE_SIG], {"page": None, "faults": [("digest tag", says(403), 1)]}, 0, ""),
     ("Link of brackets", [SBOM], api(changed(Link=["<" * 60000] * 5)), 0, ""),
     ("Link of blanks", [SBOM], api(changed(Link=["<a>" + " ;" * 30000] * 5)), 0, ""),
     ("a manifest", [], api(says(200, ARM.manifest)), 5, "not an index"), ("endless", [], api(ENDLESS), 5, "more than"),
     ("the same page for ever", [SBOM], api(changed(Link="<?from=0>; rel=next")), 5, "page 1001 "),
     ("the next page elsewhere", [SBOM], api(changed(Link="<https://evil.test/v2/>; rel=next")), 5, "evil.test"),
-    ("the next page of another", [SBOM], api(changed(Link="</v2/other/referrers/x>; rel=next")), 5, "not followed"),
     ("the next page nowhere", [SBOM], api(changed(Link="<http://[::>; rel=next")), 5, "not followed"),
     ("lists what is not there", [], lists(SIGNATURE), 3, "404"),
     ("size too small", [SIGNATURE], lists(SIGNATURE, size=7), 5, "expected 7"),
-    ("another image's", [make_referrer(ARM)], lists(make_referrer(ARM)), 0, "passed over"),
-    ("an image without subject", [(ARM, "arm")], lists(ARM), 0, "passed over"),
+    ("another's", [make_referrer(ARM)], lists(make_referrer(ARM)), 0, "passed over"),
     ("the image itself", [], lists(IMAGE), 0, NO), ("in a circle", [SBOM], lists(IMAGE, SBOM), 0, ""),
     ("an older signature of another image", [(make_referrer(ARM), tag_of(IMAGE, ".sig"))], {}, 0, "passed over"),
     ("a blob that is gone", [SBOM], {"gone": SBOM.layers[0]}, 3, "404"),
@@ -2927,9 +2916,8 @@ class TestReferrers(Case):
                 self.assertEqual(sorted(each.kind for each in told.values()), row.kinds.split())
                 shown, run = self.run_main("--list-tar", self.tar).out.decode(), self.run_main("--verify", self.tar)
                 self.assertEqual([digest for digest in told if digest not in shown], [])
-                self.assertEqual((run.code, run.err), (0, ""))
+                self.assertEqual((run.code, run.err, b"not verified" in run.out), (0, "", bool(told)))
                 self.assertIn("%d referrer" % len(told) if told else "good", run.out.decode())
-                self.assertEqual("not verified" in run.out.decode(), bool(told))
                 if not row.kinds:
                     self.assertEqual(held, plain)
                     self.assertIn("no signatures or other referrers found", self.said.err)
