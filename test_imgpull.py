@@ -142,8 +142,7 @@ def make_image(*files, **options):
     options.get("change", lambda manifest: None)(manifest)
     manifest = to_json(manifest)
     blobs = {sha256(blob): blob for blob in [config] + layers}
-    return Image(manifest, style.manifest, sha256(manifest), blobs, [sha256(layer) for layer in layers], tars, config,
-                 ())
+    return Image(manifest, style.manifest, sha256(manifest), blobs, [*map(sha256, layers)], tars, config, ())
 
 
 def make_index(*children, **options):
@@ -990,9 +989,8 @@ class TestArchive(Case):
         docker, = json.loads(held["manifest.json"].decode())
         self.assertEqual((docker["Config"], docker["Layers"], docker["RepoTags"]), (
             blob_path(sha256(image.config)), [blob_path(digest) for digest in image.layers], [name] if name else None))
-        self.assertEqual(entry["annotations"].get("org.opencontainers.image.ref.name"), name and name[-2:])
-        if name:
-            self.assertEqual(entry["annotations"]["io.containerd.image.name"], name)
+        self.assertEqual(entry["annotations"].get(REF_NAME), name and name[-2:])
+        self.assertIn(name, (None, entry["annotations"][NAME]))
 
     def test_layout(self):
         """Forms of images, and what the archive calls them: by the reference."""
@@ -1494,7 +1492,6 @@ class TestCredentials(Case):
         {"auths": {"{host}": {"username": "\ud800", "password": "pass"}}}, {"credsStore": "../../bin/sh"}]
     ] + [
         login("an option and a file", docker(OTHERS), options=("-u=user:pass",)),
-        login("a directory", {DOCKER_CONFIG + "/x": b""}, expect="", warning="config.json"),
         login("with -q", docker(OURS), {PODMAN_CONFIG: b"?"}, options=("-q",), warning="auth.json is not"),
         login("rubbish", docker(OURS), environment={"DOCKER_AUTH_CONFIG": "x"}, warning="$DOCKER_AUTH_CONFIG is not"),
         login("no helper, good auths", docker(OURS, credsStore="missing"), warning="docker-credential-missing"),
@@ -1660,7 +1657,6 @@ LADDER = [  # who we are, what the registry answers to which requests; unless al
     (None, BEGUN + "layer t1 400, layer - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 403, layer - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401, layer - 401, v2 - 401B, token - t2, layer t2 ok"),
-    (None, BEGUN + "layer t1 401C, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401C, token - 403, realm2 - t2, layer t2 ok"),
     (STORED, MINE_BEGUN + "layer t1 403, layer - 401B, token user t2, layer t2 403", 3, "403"),
     # the challenge only at /v2/
@@ -2022,10 +2018,8 @@ class TestProxies(Case):
         server = self.serve(faults=[("tag", changed(Connection="close"), 1)])
         asked, dial = [], socket.create_connection
         dead = {"::1": OSError(errno.EAFNOSUPPORT, "no IPv6"), "127.0.0.9": socket.timeout("timed out")}
-
         def resolve(host, port, *rest):
             return [info for number in (*dead, "127.0.0.1") for info in REAL_GETADDRINFO(number, port, *rest)]
-
         def connect(address, timeout):
             asked.append((address[0], timeout))
             if address[0] in dead:
@@ -2822,7 +2816,6 @@ REFERRALS = [Referring(*row) for row in [
      "SBOM attestation signature", IMAGE_KIND, {SIGS: IMAGE_SIG[0].digest, ATTS: on(IMAGE, ".att")[0].digest}),
     ("older, of the index", INDEX, [INDEX_SIG], "signature", None,
      {INDEX_KIND: INDEX.digest, SIGS: INDEX_SIG[0].digest}),
-    ("of both", INDEX, [OF_INDEX, SIGNATURE], "signature signature", IMAGE_KIND, {}),
     ("an SBOM of the manifest", INDEX, [SBOM, OF_INDEX], "SBOM signature", None, {IMAGE_KIND: INDEX.digest}),
     ("BuildKit's", BUILT, [make_referrer(BUILT)], "provenance signature", None, {IMAGE_KIND: BUILT.digest}),
     ("BuildKit's, signed", BUILT, [make_referrer(PROVENANCE)], "provenance signature", IMAGE_KIND, {}),
