@@ -142,8 +142,7 @@ def make_image(*files, **options):
     options.get("change", lambda manifest: None)(manifest)
     manifest = to_json(manifest)
     blobs = {sha256(blob): blob for blob in [config] + layers}
-    return Image(manifest, style.manifest, sha256(manifest), blobs, [sha256(layer) for layer in layers], tars, config,
-                 ())
+    return Image(manifest, style.manifest, sha256(manifest), blobs, [*map(sha256, layers)], tars, config, ())
 
 
 def make_index(*children, **options):
@@ -795,9 +794,8 @@ class TestReferences(unittest.TestCase):
 class TestPlatforms(Case):
     def test_parse(self):
         for text, parts in selected([
-                ("linux/amd64", "linux amd64"), ("linux/arm/v7", "linux arm v7"), ("linux/arm64/v8", "linux arm64"),
-                ("linux/x86_64", "linux amd64"), ("linux/aarch64", "linux arm64"), ("linux/arm", "linux arm v7"),
-                ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"), ("linux/armhf", "linux arm v7"),
+                ("linux/x86_64", "linux amd64"), ("linux/arm64/v8", "linux arm64"), ("linux/arm", "linux arm v7"),
+                ("Linux/armv6l", "linux arm v6"), ("arm64", "linux arm64"),
                 ("windows(10.0.17763)/amd64", "windows amd64  10.0.17763")]):
             with self.subTest(text):
                 platform = imgpull.parse_platform(text)
@@ -812,8 +810,7 @@ class TestPlatforms(Case):
         """This host in Go's names, by what the system calls it."""
         for system, machine, platform in selected([row.split() for row in [
                 "Linux x86_64 linux/amd64", "Linux aarch64 linux/arm64", "Linux i686 linux/386",
-                "Linux armv7l linux/arm/v7", "Linux armv6l linux/arm/v6", "Linux armv5tel linux/arm/v5",
-                "Linux loongarch64 linux/loong64", "Darwin arm64 darwin/arm64", "Windows AMD64 windows/amd64"]]):
+                "Linux armv7l linux/arm/v7", "Darwin arm64 darwin/arm64", "Windows AMD64 windows/amd64"]]):
             with self.subTest(system=system, machine=machine), mock.patch("platform.system", lambda: system), \
                     mock.patch("platform.machine", lambda: machine):
                 self.assertEqual(str(HOST_PLATFORM()), platform)
@@ -825,8 +822,7 @@ class TestPlatforms(Case):
         for wanted, offered, place in selected([
                 ("linux/amd64", "unknown/unknown linux/arm64 linux/amd64 linux/amd64", 2),
                 ("linux/arm64", "linux/arm64/v8", 0), ("linux/amd64", "linux/386", "-"),
-                ("linux/arm", "linux/arm/v6 linux/arm/v7", 1),
-                ("linux/arm64/v8", "linux/arm64", 0), ("unknown/unknown", "unknown/unknown", "-"),
+                ("linux/arm", "linux/arm/v6 linux/arm/v7", 1), ("unknown/unknown", "unknown/unknown", "-"),
                 ("windows/amd64", builds, 0), ("windows(10.0.17763)/amd64", builds, 0),
                 ("windows(10.0.20348.4)/amd64", builds, 1), ("windows(10.0.14393)/amd64", builds, "-"),
                 ("linux/amd64", "linux/amd64///sse9 linux/amd64", 1), ("linux/amd64", "linux/amd64///sse9", 0)] + [
@@ -835,9 +831,8 @@ class TestPlatforms(Case):
                     ("amd64", "v2", "-"), ("amd64/v3", "v4||v2|v3", 3), ("amd64/v3", "v4||v2", 2),
                     ("arm/v7", "v5|v8|v6", 2), ("arm/v5", "v6|v7", "-"), ("arm/v6", "v7|v5", 1), ("ppc64le", "v1|", 1),
                     ("arm64", "v8.1|v9", "-"), ("arm64/v8.2", "v8.3||v8.1|v9", 2), ("arm64/v9", "v8.5|v9|v9.1", 1),
-                    ("arm64/v9", "v9.1|v8.6||v8.1|v8.5", 4), ("arm64/v9.2", "v9.3|v8.8||v8.7", 3),
-                    ("arm64/v9.2", "v9|v9.1", 1), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
-                    ("mips64le/hardfloat", "softfloat|hardfloat", 1), ("386/softfloat", "|softfloat", 1)]]):
+                    ("arm64/v9.2", "v9.3|v8.8||v8.7", 3), ("arm64/v9.2", "v8.7|v9", 1), ("mips64le", "softfloat", "-"),
+                    ("386/softfloat", "|softfloat", 1)]]):
             with self.subTest(wanted, offered=offered):
                 entries = [{"digest": "sha256:%064d" % number, "size": 1, "platform": dict(
                     zip(keys, text.split("/")), **{"os.features": text.split("/")[4:]})}
@@ -852,11 +847,9 @@ class TestPlatforms(Case):
         lacks = "not available for .* .available: linux/amd64, linux/arm/v6, linux/arm64.: .*platform"
         warns = "imgpull: warning: .*linux/arm64"
         for image, options, taken, words, *host in selected([
-                (INDEX, "", IMAGE, ""), (INDEX, "", IMAGE, "linux", "darwin"), (INDEX, "", IMAGE, "linux", "windows"),
-                (INDEX, "--platform linux/amd64", IMAGE, ""), (INDEX, "--os linux --arch amd64", IMAGE, ""),
-                (INDEX, "-o=linux -aarm64", ARM, ""), (INDEX, "--platform linux/arm64/v8", ARM, ""),
+                (INDEX, "", IMAGE, ""), (INDEX, "", IMAGE, "linux", "darwin"), (INDEX, "-o=linux -aarm64", ARM, ""),
+                (INDEX, "--os linux --arch amd64", IMAGE, ""), (INDEX, "--platform linux/arm64/v8", ARM, ""),
                 (INDEX, "--platform linux/arm/v7", ARMV6, ""), (INDEX, "--platform linux/arm/v5", None, lacks),
-                (INDEX, "--platform linux/s390x", None, lacks), (INDEX, "--platform arm/v7", None, lacks),
                 (INDEX, "--platform unknown/unknown", None, lacks), (INDEX, "-o=windows", None, lacks),
                 (ARM, "", ARM, warns), (ARM, "-q", ARM, warns), (ARM, "--platform linux/arm64", ARM, ""),
                 (ARM, "--platform linux/amd64", None, "for linux/amd64 .available: linux/arm64")]):
@@ -922,19 +915,11 @@ class TestChallenges(unittest.TestCase):
 
 # --- plans, walks, JSON: pure functions ------------------------------------------------------------------------------
 
-def assembled(image, name="q.io/app:v1"):
-    """The imgpull.Image of an image."""
-    manifest = imgpull.parse_manifest(image.manifest, image.digest, "it")
-    documents = {digest: blob for digest, blob in image.blobs.items() if blob[:1] == b"{"}
-    return imgpull.assemble_image(name, manifest.descriptor, dict(documents, **{image.digest: image.manifest}),
-                                  lambda digest: manifest)
-
-
 class TestPureFunctions(unittest.TestCase):
     def test_layout(self):
         """What tarfile sees of a layer of 9 GiB with a long name, in a sparse file."""
-        layer = imgpull.Descriptor("", NOBODY, 9 << 30, None, {})
-        literals, (placed,), size = imgpull.layout({"n" * 150: layer, "b": b"z"})
+        literals, (placed,), size = imgpull.layout({
+            "n" * 150: imgpull.Descriptor("", NOBODY, 9 << 30, None, {}), "b": b"z"})
         with tempfile.TemporaryFile() as file:
             for offset, literal in literals:
                 file.seek(offset)
@@ -944,20 +929,6 @@ class TestPureFunctions(unittest.TestCase):
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 held = [(info.name, info.size, info.offset_data) for info in tar]
         self.assertEqual(held, [("n" * 150, 9 << 30, placed[1]), ("b", 1, size - 1024 - 512)])
-
-    def test_plan(self):
-        """Several images: what manifest.json calls them, and every document and layer once. See also TestKeepGoing."""
-        app, arm = assembled(IMAGE), assembled(ARM, name="q.io/b:v2")
-        for images, layers, tags in selected([
-                ([app, assembled(IMAGE, name="q.io/b:v1")], IMAGE.layers, [["q.io/app:v1", "q.io/b:v1"]]),
-                ([app, arm], IMAGE.layers + ARM.layers, [["q.io/app:v1"], ["q.io/b:v2"]]),
-                ([arm, assembled(IMAGE, "q.io/x@" + IMAGE.digest)], IMAGE.layers + ARM.layers, [["q.io/b:v2"], None])]):
-            with self.subTest(tags):
-                plan = imgpull.plan_archive(images)
-                self.assertEqual([entry["RepoTags"] for entry in imgpull.docker_manifest(plan.images)], tags)
-                self.assertEqual([planned.descriptor.digest for planned in plan.layers], sorted(set(layers)))
-                text = b"".join(literal for _, literal in plan.literals)
-                self.assertEqual({text.count(body) for image in images for body in image.documents.values()}, {1})
 
     def test_many_manifests(self):
         """A thousand manifests below an index, and those below these, are enough."""
@@ -1018,20 +989,18 @@ class TestArchive(Case):
         docker, = json.loads(held["manifest.json"].decode())
         self.assertEqual((docker["Config"], docker["Layers"], docker["RepoTags"]), (
             blob_path(sha256(image.config)), [blob_path(digest) for digest in image.layers], [name] if name else None))
-        self.assertEqual(entry["annotations"].get("org.opencontainers.image.ref.name"), name and name[-2:])
-        if name:
-            self.assertEqual(entry["annotations"]["io.containerd.image.name"], name)
+        self.assertEqual(entry["annotations"].get(REF_NAME), name and name[-2:])
+        self.assertIn(name, (None, entry["annotations"][NAME]))
 
     def test_layout(self):
-        """Forms of images, and what the archive calls them: the options, the reference."""
-        for image, options, name, called in selected([
-                (make_image(BIG, b"x", BIG, BIG), (), "app:v1", "{}/app:v1"), (make_image(), (), "app:v1", "{}/app:v1"),
-                (make_image(BIG, style=DOCKER), (), "app:v1", "{}/app:v1"), (IMAGE, (), "app@" + IMAGE.digest, None),
-                (IMAGE, (), "app:v1@" + IMAGE.digest, "{}/app:v1"),
-                (IMAGE, ("--name", "mine:v2"), "app@" + IMAGE.digest, "docker.io/library/mine:v2")]):
-            with self.subTest(name, options=options, layers=len(image.layers)):
+        """Forms of images, and what the archive calls them: by the reference."""
+        for image, name, called in selected([
+                (make_image(BIG, b"x", BIG, BIG), "app:v1", "{}/app:v1"), (make_image(), "app:v1", "{}/app:v1"),
+                (make_image(BIG, style=DOCKER), "app:v1", "{}/app:v1"), (IMAGE, "app@" + IMAGE.digest, None),
+                (IMAGE, "app:v1@" + IMAGE.digest, "{}/app:v1")]):
+            with self.subTest(name, layers=len(image.layers)):
                 server = self.serve(image)
-                self.check_archive(self.pull(server, *options, name=name), image, called and called.format(server.host))
+                self.check_archive(self.pull(server, name=name), image, called and called.format(server.host))
                 self.assertIn(image.digest, self.said.out.decode())
                 self.assertEqual(server.sent("layer"), sum(len(image.blobs[layer]) for layer in set(image.layers)))
                 self.assertEqual(self.left(), [])
@@ -1046,8 +1015,8 @@ class TestArchive(Case):
             more = ["manifest"] * (len(index.children) == 1)
             self.assertEqual(sorted(server.kinds()), ["config", "layer", "layer", "manifest"] + more + ["tag"])
             for request in server.requests:
-                self.assertEqual((request.method, request.range), ("GET", None))
-                self.assertIn(request.headers.get("Accept-Encoding", "identity"), ("identity",))
+                self.assertEqual((request.method, request.range, request.headers.get("Accept-Encoding", "identity")),
+                                 ("GET", None, "identity"))
                 self.assertIn("imgpull", request.headers["User-Agent"])
             for kind in OCI[:2] + DOCKER[:2]:
                 self.assertIn(kind, server.requests[0].headers["Accept"])
@@ -1073,8 +1042,8 @@ class TestArchive(Case):
         result = imgpull.pull(name, self.tar, platform="linux/amd64", scheme="http")
         image, = result.images
         self.assertEqual((image.name, image.digest, str(image.platform)), (name, IMAGE.digest, "linux/amd64"))
-        self.assertEqual((result.destination, result.size), (self.tar, os.path.getsize(self.tar)))
-        self.assertEqual((result.fetched, len(result.omitted)), (sizes(IMAGE), 0))
+        self.assertEqual((result.destination, result.size, result.fetched, len(result.omitted)), (
+            self.tar, os.path.getsize(self.tar), sizes(IMAGE), 0))
         result = imgpull.pull([name, server.add("app", "v2", ARM)], self.tar, scheme="http")
         self.assertEqual([image.digest for image in result.images], [IMAGE.digest, ARM.digest])
         with self.assertRaises(imgpull.ImgpullError):
@@ -1348,24 +1317,22 @@ class TestRefusals(Case):
     DIGESTS = ["sha256:../../../etc/passwd", "md5:" + "a" * 32, "", "a" * 64, 7, None, ["sha256:" + "a" * 64]] + [
         "sha256:" + digits for digits in ("a" * 63, "a" * 65, "A" * 64, "a" * 64 + "\n", "\u0661" * 64)]
     DOCUMENTS = [(document(data), words) for data, words in [       # what the tag holds, words of the error
-        (b"<html>hello</html>", "JSON"), (b"", "JSON"), (b'{"schemaVersion": 2, "x": "\xff\xfe"}', "JSON"),
-        (b"[1, 2]", "JSON object"), (b"7", "JSON object"), (b"null", "JSON object"), (b"{}", "manifest"),
-        (b"[" * 10000 + b"]" * 10000, "JSON"), (b'{"a":' * 10000 + b"1" + b"}" * 10000, "JSON"),
+        (b"", "JSON"), (b'{"schemaVersion": 2, "x": "\xff\xfe"}', "JSON"), (b"[1, 2]", "JSON object"),
+        (b"null", "JSON object"), (b"{}", "manifest"), (b'{"a":' * 10000 + b"1" + b"}" * 10000, "JSON"),
         (b'{"layers": ' + b"9" * 100000 + b"}", "JSON|neither"), (b'{"x": "%s"}' % (b"y" * (4 << 20)), "more than"),
         (make_image(b"x").manifest.replace(b'"size": ', b'"size": NaN, "was": '), "size is"),
         (b'{"schemaVersion": 1, "name": "app", "tag": "v1", "fsLayers": [], "history": []}', "schema 1")]
     ] + [(deep_index(20), "index"), (with_change(["config"]), "neither"), (with_change(["layers"]), "layers")
     ] + [(with_change(path, to=value), words) for path, value, words in [
-        (["config"], "sha256:" + "a" * 64, "config"), (["config"], None, "config|neither"),
-        (["layers"], {"0": 1}, "layers"), (["layers", 0], "layer", "layer"), (["layers", 1], None, "layer"),
+        (["config"], "sha256:" + "a" * 64, "config"), (["layers"], {"0": 1}, "layers"), (["layers", 1], None, "layer"),
         (["layers"], [descriptor(b"x", OCI.layer)] * 10001, "10000"), (["manifests"], {}, "manifests"),
         (["manifests"], [], "no platform at all"), (["manifests", 0], 3, "manifests"),
         (["manifests", 0, "platform"], [1], "platform is list"), (["manifests", 0, "platform", "os"], 3, "os is int")
     ] + [(path + [key], value, key) for path in (["config"], ["manifests", 0]) for key, value in [
-        ("digest", "sha256:../x"), ("digest", 7), ("size", -5), ("size", "5")]
+        ("digest", "sha256:../x"), ("size", -5)]
     ] + [(["layers", 0, "digest"], digest, "digest") for digest in DIGESTS
     ] + [(["layers", 0, "size"], size, "size|free|0 bytes") for size in [
-        -1, 10.5, "12", True, None, [1], 1e3, 1 << 43, 1 << 55, 1 << 62, 1 << 70]
+        -1, 10.5, "12", True, None, [1], 1e3, 1 << 43, 1 << 62, 1 << 70]
     ] + [(path + ["size"], size + delta, "bytes") for delta in (-1, 1) for path, size in [      # off by one
         (["config"], len(SECOND.config)), (["manifests", 0], len(IMAGE.manifest)),
         (["layers", 0], len(SECOND.blobs[SECOND.layers[0]]))]]]
@@ -1385,44 +1352,37 @@ class TestRefusals(Case):
         ("layer", endless(b"HTTP/1.1 200 ", b"x" * 65536), "status line"),
         ("layer", endless(b"", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" * 2000), "endless|end"),
         ("layer", says(206, b"12345", Content_Range="bytes 5-9/100"), "range"),
-        ("tag", changed(Content_Length=["5", "6"]), "digest mismatch|JSON"), ("tag", says(401), "401|log"),
-        ("layer", redirect(307, "{url}/x y\x0bz"), "404"), ("token", says(401, b"{}"), "token server.*401"),
-        ("tag", raw(b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"), "999")
-    ] + [(kind, says(status), str(status)) for kind, status in [
-        ("tag", 204), ("layer", 304), ("layer", 307), ("tag", 407), ("layer", 407), ("token", 407), ("token", 404)]
-    ] + [("tag", raw(data + b"\r\n"), "HTTP") for data in [
-        b"SSH-2.0-OpenSSH_9.2", b"hello", b"HTTP/1.1 0 Odd\r\nContent-Length: 0\r\n"]
+        ("tag", changed(Content_Length=["5", "6"]), "digest mismatch|JSON"), ("token", says(407), "407"),
+        ("layer", redirect(307, "{url}/x y\x0bz"), "404"), ("token", says(401, b"{}"), "token server.*401")
+    ] + [("layer", says(status), str(status)) for status in (204, 304, 307, 407)
+    ] + [("tag", raw(data + b"\r\n"), "HTTP") for data in (b"SSH-2.0-OpenSSH_9.2", b"HTTP/1.1 0 Odd\r\n")
     ] + [(kind, ENDLESS, MUCH) for kind in ("tag", "manifest", "token", "config", "layer")
     ] + [(kind, changed(body=lambda body, more=more: (body + b" ")[:len(body) + more]), words)     # short, and long
          for more in (-1, 1) for kind, words in [
              ("manifest", "digest mismatch"), ("config", "digest mismatch"), ("layer", "announces")]
     ] + [(kind, redirect(307, place), words) for kind, place, words in [
         ("tag", "{path}", "redirect"), ("layer", "{path}?again", "redirect"), ("token", "{path}?again", "redirect"),
-        ("layer", "file:///etc/passwd", "redirect|file"), ("tag", "file:///etc/passwd", "redirect|file"),
-        ("layer", "ftp://{host}/x", "redirect|ftp"), ("token", "gopher://{host}/x", "redirect|gopher"),
+        ("layer", "file:///etc/passwd", "redirect|file"), ("token", "gopher://{host}/x", "redirect|gopher"),
         ("layer", "", "307"), ("layer", "http://{host}x/", "not the URL"), ("layer", "http://[::1/", "not the URL"),
         ("layer", "http:///x", "not the URL|404"), ("layer", "http://user:pass@nowhere.invalid/", "nowhere.invalid")]
     ] + [("token", says(200, body.encode()), "401" if "good" in body else "token") for body in [
-        "<html>", "[]", "{}", '{"token": 7}', '{"token": ""}', '{"token": "a\\r\\nX-Injected: b"}',
-        '{"token": "\u4ee4\u724c"}', '{"token": "good"}']]
+        "<html>", "[]", "{}", '{"token": 7}', '{"token": ""}', '{"token": "a\\r\\nX: b"}', '{"token": "good"}']]
     CHALLENGES = [  # WWW-Authenticate, words of the error
-        ("Negotiate", "negotiate|401"), ('Digest realm="x"', "digest|401"), ('Basic realm="x"', "user"),
-        ('Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y"), "token server.*404"),
+        ("Negotiate", "negotiate|401"), ('Bearer realm="{url}/a%s"' % urllib.parse.quote("\r\nX: y"), "token.*404"),
         ('Bearer realm="http://nowhere.invalid/%s"' % ("x" * 60000), "nowhere"), (", " * 999 + "Bearer", "realm")
     ] + [('Bearer realm="%s"' % realm, "realm|not the URL") for realm in [
-        "", "file:///etc/passwd", "javascript:x", "//[x", "http://[x/", "http://a:b/"]]
+        "", "file:///etc/passwd", "//[x", "http://[x/", "http://a:b/"]]
 
     def refused(self, server, words, name="app:v1"):
         self.write("image.tar", OLD)
         run = self.pull(server, "--retries", "1", "--timeout", "2", "--force", name=name, expect=FAILED)
         self.fails(run, words, code=FAILED)
         server.close()
-        left = self.left()
-        self.clean()
         self.assertEqual((read(self.tar), run.out), (OLD, b""))
-        # A layer that is right is kept for the next run, and that is said.
-        self.assertIn(left, ([], ["image.tar.part", "image.tar.part.state"]))
+        left = self.left()      # a layer that is right is kept for the next run, and that is said
+        self.assertIn(left, ([], KEPT))
         self.assertEqual("run the same command again to resume" in run.err, left != [])
+        self.clean()
 
     def test_refused(self):
         for number, (options, words) in enumerate([
@@ -1437,10 +1397,9 @@ class TestRefusals(Case):
     def test_documents_by_digest(self):
         """What a digest asks for is what comes, or nothing."""
         for image in (ARM, INDEX, IMAGE._replace(manifest=IMAGE.manifest + b" ")):
-            with self.subTest(image.digest):
-                server = self.serve(image)
-                server.manifests["app", IMAGE.digest] = image
-                self.refused(server, "digest|match", name="app@" + IMAGE.digest)
+            server = self.serve(image)
+            server.manifests["app", IMAGE.digest] = image
+            self.refused(server, "digest|match", name="app@" + IMAGE.digest)
 
     @unittest.skipUnless(CPYTHON_ON_LINUX, "reads /proc; PyPy has a heap of another size")
     def test_memory_stays_flat(self):
@@ -1504,10 +1463,9 @@ class TestCredentials(Case):
         ("-u user --password-stdin", " pa ss \r\n", "user: pa ss ")]
     ] + [login(str(auths), docker(auths), expect=expect) for expect, several in [
         ("user:pass", [
-            {"{host}": MINE, "other.example": THEIRS}, {"https://{host}": MINE}, {"https://{host}/v1/": MINE},
-            {"http://{host}/v2/": MINE}, {"{host}": MINE, "https://{host}/v1/": THEIRS},
-            {"{host}": {"username": "user", "password": "pass"}}, {"{host}": {"auth": "dXNl\ncjpw\r\nYXNz\n"}},
-            {"{host}": {"auth": b64("user:pass\0")}}, {"{host}": {}, "https://{host}/v1/": MINE}]),
+            {"https://{host}": MINE, "other.example": THEIRS}, {"http://{host}/v2/": MINE},
+            {"{host}": MINE, "https://{host}/v1/": THEIRS}, {"{host}": {"username": "user", "password": "pass"}},
+            {"{host}": {"auth": "dXNl\ncjpw\r\nYXNz\n"}}, {"{host}": {}, "https://{host}/v1/": MINE}]),
         ("user:p\udce4:s", [{"{host}": {"auth": b64("user:p\udce4:s")}}]),
         ("", [{"x{host}": MINE, "127.0.0.1": MINE, "{host}0": MINE}, {"{host}": {}}])] for auths in several
     ] + [login(str(files), *files) for files in [
@@ -1523,7 +1481,6 @@ class TestCredentials(Case):
         (THERE, (docker(OTHERS), podman(OTHERS), OURS_THERE)), (THERE, (podman(OURS),)),
         (dict(THERE, DOCKER_AUTH_CONFIG='{"auths": {"{host}": %s}}' % json.dumps(MINE)),
          (docker(OTHERS), podman(OTHERS, "elsewhere/config.json"))),
-        ({"DOCKER_AUTH_CONFIG": json.dumps({"auths": {"other.example": THEIRS}})}, (docker(OURS),)),
         ({"XDG_RUNTIME_DIR": "{home}/run"}, (podman(OTHERS), podman(OURS, "run/containers/auth.json"))),
         ({"REGISTRY_AUTH_FILE": "{home}/my.json"}, (podman(OTHERS), podman(OURS, "my.json"))),
         ({"XDG_CONFIG_HOME": "{home}/elsewhere"}, (podman(OURS, "elsewhere/containers/auth.json"),))]
@@ -1535,9 +1492,7 @@ class TestCredentials(Case):
         {"auths": {"{host}": {"username": "\ud800", "password": "pass"}}}, {"credsStore": "../../bin/sh"}]
     ] + [
         login("an option and a file", docker(OTHERS), options=("-u=user:pass",)),
-        login("a directory", {DOCKER_CONFIG + "/x": b""}, expect="", warning="config.json"),
-        login("with -q", {DOCKER_CONFIG: b"{"}, options=("-q",), expect="", warning="config.json is not"),
-        login("broken podman, good docker", docker(OURS), {PODMAN_CONFIG: b"?"}, warning="auth.json"),
+        login("with -q", docker(OURS), {PODMAN_CONFIG: b"?"}, options=("-q",), warning="auth.json is not"),
         login("rubbish", docker(OURS), environment={"DOCKER_AUTH_CONFIG": "x"}, warning="$DOCKER_AUTH_CONFIG is not"),
         login("no helper, good auths", docker(OURS, credsStore="missing"), warning="docker-credential-missing"),
         login("$REGISTRY_AUTH_FILE alone", docker(OTHERS), podman({"x": THEIRS}, "my.json"), expect="", environment={
@@ -1596,9 +1551,8 @@ class TestCredentials(Case):
         """Who we are to Docker Hub, by the keys that docker and podman give it."""
         web = {HUB + "access-token": THEIRS, HUB + "refresh-token": THEIRS}
         for config, user in selected([({"auths": auths}, "user") for auths in [
-                {HUB: MINE}, {"docker.io": MINE}, {"docker.io": THEIRS, "docker.io/library": MINE}, dict(
-                    web, **{HUB: MINE}), {"registry-1.docker.io": MINE}, {HUB: {}, "docker.io": MINE},
-                {"index.docker.io": THEIRS, "docker.io": THEIRS, HUB: MINE}]] + [
+                {"docker.io": THEIRS, "docker.io/library": MINE}, dict(web, **{HUB: MINE}),
+                {"registry-1.docker.io": MINE}, {HUB: {}, "docker.io": MINE}, {"docker.io": THEIRS, HUB: MINE}]] + [
                 ({"auths": web}, None), ({"credHelpers": {"docker.io": "found"}}, "user"),
                 ({"credHelpers": {"docker.io": "podman"}}, "user"), ({"credsStore": "podman"}, "user")]):
             with self.subTest(str(config)):
@@ -1702,23 +1656,17 @@ LADDER = [  # who we are, what the registry answers to which requests; unless al
     (None, BEGUN + "layer t1 401B, token - t2, layer t2 ok"), (None, BEGUN + "layer t1 400, layer - 400", 1, "400"),
     (None, BEGUN + "layer t1 400, layer - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 403, layer - 401B, token - t2, layer t2 ok"),
-    (None, BEGUN + "layer t1 401, layer - 401B, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401, layer - 401, v2 - 401B, token - t2, layer t2 ok"),
-    (None, BEGUN + "layer t1 401C, token - t2, layer t2 ok"),
     (None, BEGUN + "layer t1 401C, token - 403, realm2 - t2, layer t2 ok"),
-    (None, BEGUN + "layer t1 403, layer - 401B, token - t2, layer t2 403", 3, "403"),
-    (STORED, MINE_BEGUN + "layer t1 403, layer - 401B, token user t2, layer t2 ok"),
+    (STORED, MINE_BEGUN + "layer t1 403, layer - 401B, token user t2, layer t2 403", 3, "403"),
     # the challenge only at /v2/
     (None, "tag - 401, v2 - 401B, token - t1, all t1"), (None, "tag - 401, v2 - ok", 3, "401"),
     (STORED, "tag - 403, v2 - 401B, token user t1, all t1"), (STORED, "tag - 404, v2 - 401B, token user t1, all t1"),
     (STORED, "tag - 404, v2 - 401A, all user"), (STORED, "tag - 404, v2 - 401B, token user t1, tag t1 404", 3, "404"),
-    (STORED, "tag - 404, v2 - ok", 3, "404"), (None, "tag - 404, v2 - ok?", 3, "404"),
-    (None, "tag - 403, v2 - ok?", 3, "403"), (None, "tag - 403, v2 - 401B?, token - t1?, tag t1 403?", 3, "403"),
-    (USER, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (USER, "tag - 400", 1, "400"),
-    (STORED, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (STORED, "tag - 401, v2 - 401", 3, "401"),
-    (STORED, "tag - 403, v2 - 403", 3, "403"), (STORED, "tag - 404, v2 - 404", 3, "404"),
+    (STORED, "tag - 404, v2 - ok", 3, "404"), (None, "tag - 404, v2 - ok?", 3, "404"), (USER, "tag - 400", 1, "400"),
+    (None, "tag - 403, v2 - 401B?, token - t1?, tag t1 403?", 3, "403"), (STORED, "tag - 403, v2 - 403", 3, "403"),
+    (USER, "tag - 403, v2 - 401B, token user t1, tag t1 403", 3, "403"), (STORED, "tag - 401, v2 - 401", 3, "401"),
     # a stored login that is stale; what was given is never dropped
-    (STORED, "tag - 401B, token user 401, token - t2, all t2", 0, STALE),
     (STORED, "tag - 401B, token user 403, token - t2, all t2", 0, STALE),
     (IDENTITY, "tag - 401B, token identity 401, token - t2, all t2", 0, STALE),
     (STORED, "tag - 401B, token user 401, token - t1, tag t1 ok, config t1 401B, token - t2, config t2 ok, layer t2 ok",
@@ -1767,9 +1715,8 @@ class TestLadder(Case):
                 (IMAGE, (), "--reuse", None, head), (INDEX, every, "destination", None, head),
                 (INDEX, (), "destination", None, both),     # the archive does not have the index
                 (IMAGE, (), "destination", changed(Docker_Content_Digest=None), both),
-                (IMAGE, (), "destination", says(405), both), (IMAGE, (), "destination", says(404), both),
-                (ARM, ("--platform", "linux/arm64"), "destination", None, both),        # the tag has moved
-                (IMAGE, (), None, None, ["GET tag"])]):
+                (IMAGE, (), "destination", says(405), both), (IMAGE, (), None, None, ["GET tag"]),
+                (ARM, ("--platform", "linux/arm64"), "destination", None, both)]):      # the tag has moved
             with self.subTest(local=local, answer=answer, image=image.digest):
                 server, is_destination = self.serve(INDEX if image is INDEX else IMAGE), local == "destination"
                 self.clean(self.tar, held)
@@ -1808,18 +1755,15 @@ class TestProducts(Case):
          '{"token": "%s"}', '_json_key:{"type": "service_account"}'),
         ("Harbor", 'Bearer realm="{url}/service/token",service="harbor-registry",scope="repository:app:pull"',
          '{"token": "%s", "access_token": "", "expires_in": 1800}', "robot$pull:secret"),
-        ("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, "user:pass"),
-        ("Nexus with tokens", 'Bearer realm="{url}/v2/token",service="{url}/v2/token"',
-         '{"token": "DockerToken.%s", "expires_in": 0}', "team+robot:pass")]]
+        ("Nexus", 'BASIC realm="Sonatype Nexus Repository Manager"', None, "user:pass")]]
 
     def test_products(self):
         for product, user in [(one, user) for one in selected(self.PRODUCTS) for user in ("", one.user)]:
             with self.subTest(product.name, user=user):
-                pair = user.partition(":")[::2]
+                pair, expect = user.partition(":")[::2], 0 if product.answer or user else FAILED
                 server = self.serve(INDEX, challenges=[product.challenge], users=dict([pair]) if user else None,
                                     token_answer=lambda token: json.loads(product.answer.replace("%s", token)))
-                expect = 0 if product.answer or user else FAILED
-                self.pull(server, "--platform", "linux/amd64", *("-u", user) if user else (), expect=expect)
+                self.pull(server, *("-u", user) if user else (), expect=expect)
                 query = dict([("scope", "repository:app:pull")] + re.findall(
                     '(service|scope)="(.*?)"', product.challenge.format(url=server.url)))
                 self.assertEqual([({name: request.query[name][0] for name in query}, request.authorization)
@@ -1858,8 +1802,6 @@ class TestSecrets(Case):
             with self.subTest(options):
                 run = self.run_main(*options, one.host + "/app:v1", two.host + "/app:v1", self.tar)
                 self.fails(run, "one registry.*%s.*%s" % (one.host, two.host), code=2)
-        with self.assertRaises(imgpull.UsageError):
-            imgpull.pull([one.host + "/app:v1", two.host + "/app:v1"], self.tar, user="ann", password="x")
         self.assertEqual(one.requests + two.requests, [])
 
     def test_plain_beside_verified(self):
@@ -1873,15 +1815,12 @@ class TestSecrets(Case):
 
     # Command lines with a secret, hunter2, in every place where people put one; {list} is the list below.
     LEAKS = [words + " x.tar" for words in [
-        "--pasword=hunter2 app", "--pass=hunter2 app", "--tokn=hunter2 app", "-password hunter2 app", "-t hunter2 app",
-        "--key hunter2 -t hunter2 -u hunter2 app", "-u ann:hunter2 app", "-u ann -p hunter2 app", "--from {list}",
-        "-u ann --password-stdin=hunter2 app", "--base-image u:hunter2@h.test/a app", "--ns u:hunter2@h.test app",
-        "--name https://u:hunter2@h.test/a app", "--name u:hunter2@h.test/a app", "--ns https://hunter2@h.test app",
-        "--manifest list u:hunter2@h.test/a"]
+        "--pasword=hunter2 app", "-password hunter2 app", "--key hunter2 -t hunter2 -u hunter2 app", "--from {list}",
+        "-u ann -p hunter2 app", "-u ann --password-stdin=hunter2 app", "--name https://u:hunter2@h.test/a app",
+        "--name u:hunter2@h.test/a app", "--ns https://hunter2@h.test app", "--manifest list u:hunter2@h.test/a"]
     ] + [words % (url + "host.test/app") for words in ("%s x.tar", "--base-image %s app x.tar") for url in [
-        "https://ann:hunter2@", "https://hunter2@", "ann:hunter2@", "https://ann:hun/hunter2@",
-        "https://ann:p@hunter2@", "ann:hunter2/p@", "https://ann:hunter2@sha1.", "https://hunter2@sha256.",
-        "HTTPS://ann:hunter2@"]
+        "HTTPS://ann:hunter2@", "https://hunter2@", "ann:hunter2@", "https://ann:hun/hunter2@",
+        "https://ann:p@hunter2@", "ann:hunter2/p@", "https://ann:hunter2@sha1.", "https://hunter2@sha256."]
     ] + ["https://ann:hunter2@host.test/app@sha256:" + "a" * 64 + " x.tar"]
     LIST = "ann:hunter2@host.test/app\nhttps://hunter2@host.test/app\napp x hunter2\napp https://u:hunter2@h.test/app\n"
 
@@ -1989,20 +1928,17 @@ class FakeSocks(LoopbackServer):
 
 class TestProxies(Case):
     CHOICES = [row.rsplit(" ", 1) for row in [      # scheme, environment, the proxy (-: direct)
-        "https -", "https https_proxy=http://p:3 http://p:3", "https HTTPS_PROXY=http://p:3 http://p:3",
+        "https -", "https https_proxy=p:3 http://p:3", "https HTTPS_PROXY=p:3 http://p:3", "https https_proxy= -",
         "https https_proxy=http://low:1 HTTPS_PROXY=http://up:1 http://low:1", "https http_proxy=http://p:3 -",
-        "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -", "https https_proxy= -",
-        "http ALL_PROXY=http://p:3 http://p:3", "https https_proxy=p:3 http://p:3",
-        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3", "http http_proxy=socks5h://p:1 socks5h://p:1",
-        "https all_proxy=socks5://u:p@p:1 socks5://u:p@p:1"]]
+        "http HTTP_PROXY=http://p:3 http://p:3", "http https_proxy=http://p -", "http ALL_PROXY=http://p:3 http://p:3",
+        "https all_proxy=http://all:1 https_proxy=http://p:3 http://p:3"]]
     NO_PROXY = [  # no_proxy, hosts that are reached directly, hosts that are not
         ("", "", "reg.example"), ("*", "reg.example 10.1.2.3", ""), ("REG.Example", "reg.example REG.Example", ""),
         ("reg.example", "reg.example reg.example. a.reg.example reg.example:5000", "notreg.example"),
         (".example", "reg.example", "regexample"), ("*.example", "reg.example", "regexample"),
         ("reg.example:443", "reg.example", ""), ("reg.example:5000", "reg.example:5000", "reg.example"),
-        ("a, b ,reg.example ", "reg.example", ""), ("a,,b", "", "reg.example"), ("example/8", "", "reg.example"),
+        ("a, b ,,reg.example ", "reg.example", "x.example"), ("example/8, 10.0.0.0/99", "", "reg.example 10.1.2.3"),
         ("10.0.0.0/8", "10.1.2.3", "11.1.2.3"), ("10.1.2.3", "10.1.2.3:5000", "10.1.2.30"),
-        ("192.168.1.0/255.255.255.0", "192.168.1.9", "192.168.2.9"), ("10.0.0.0/99", "", "10.1.2.3"),
         ("2001:db8::/32", "[2001:db8::1]", "[2001:db9::1]"), ("[2001:db8::1]:5", "[2001:db8::1]:5", "[2001:db8::1]")]
     # Scheme, proxy, the user that it wants, its fault, exit code, words of the error. A proxy of HTTP gets CONNECT, or
     # plain http in absolute form; one of SOCKS5 resolves the name. Over plain http, its 401 may be the registry's.
@@ -2022,9 +1958,8 @@ class TestProxies(Case):
         ("http", "http://jo:hunter2@127.0.0.1:1"), ("https", "http://127.0.0.1:1"), ("http", "socks5h://127.0.0.1:1")]
     ] + [("http", "socks5h://{}", "jo:x", {}, 3, "proxy.*USER:PASSWORD@")
     ] + [("http", url, "", {}, 2, "proxy") for url in [
-        "http://", "socks4://h:1", "socks5://", "http://[::1", "http://a:b:c", "ftp://", "http://h:70000",
-        "http://jo:hun/hunter2@h:1", "jo:12/hunter2@h:1", "http://jo:7?hunter2@h", "http://jo:hunter2@h#hunter2@h:1",
-        "http://jo:hunter2://x@h", "socks5://jo:hun/hunter2@h:1"]]
+        "http://", "socks4://h:1", "http://[::1", "http://a:b:c", "http://h:70000", "http://jo:hun/hunter2@h:1",
+        "jo:12/hunter2@h:1", "http://jo:7?hunter2@h", "http://jo:hunter2@h#hunter2@h:1", "http://jo:hunter2://x@h"]]
 
     def test_choices(self):
         rows = [(words.split()[0] + "://reg.example", dict(word.split("=") for word in words.split()[1:]), proxy)
@@ -2040,11 +1975,10 @@ class TestProxies(Case):
 
     def test_origins(self):
         """Whom a URL leads to; what can be none never gets into a request, and its secrets into no message."""
-        for url, origin in [("HTTP://H.Test:80/v2/", "h.test"), ("https://u:p@[::1]:5/x", "[::1]:5"),
-                            ("http://h:443?q", "h:443")]:
+        for url, origin in ("HTTP://H.Test:80/v2/", "h.test"), ("https://u:p@[::1]:5/x", "[::1]:5"), ("http://h?", "h"):
             self.assertEqual(str(imgpull.origin_of(url)), origin)
-        for url in ("ftp://h", "https://", "https://h:99999", "https://[::1", "https://a b/", "https://a\x7f/", "//h",
-                    "https://a:s3cret@h b/", "ftp://a:b@s3cret@h/?s3cret#s3cret", "https://[?s3cret"):
+        for url in ("https://", "https://h:99999", "https://[::1", "https://a\x7f/", "//h", "https://a:s3cret@h b/",
+                    "ftp://a:b@s3cret@h/?s3cret#s3cret", "https://[?s3cret"):
             with self.subTest(url), self.assertRaisesRegex(imgpull.ImgpullError, "^((?!s3cret).)*$"):
                 imgpull.origin_of(url)
 
@@ -2068,15 +2002,14 @@ class TestProxies(Case):
                     self.assertEqual(server.requests, [])
                     continue
                 self.assertEqual(run.code, 0, run.err)
+                seen, first = proxy.requests, "http://%s/v2/app/manifests/v1" % host
                 if socks:
-                    self.assertEqual(set(proxy.requests), {("reg.test", server.port)})
+                    self.assertEqual(set(seen), {("reg.test", server.port)})
                 elif scheme == "https":
-                    self.assertEqual({(each.method, each.target, each.authorization) for each in proxy.requests},
+                    self.assertEqual({(one.method, one.target, one.authorization) for one in seen},
                                      {("CONNECT", host, None)})
                 else:
-                    first = proxy.requests[0]
-                    self.assertEqual((first.target, first.headers["Host"]),
-                                     ("http://%s/v2/app/manifests/v1" % host, host))
+                    self.assertEqual((seen[0].target, seen[0].headers["Host"]), (first, host))
                 for request in server.requests:
                     self.assertEqual((request.headers["Host"], request.headers["Proxy-Authorization"]), (host, None))
 
@@ -2085,10 +2018,8 @@ class TestProxies(Case):
         server = self.serve(faults=[("tag", changed(Connection="close"), 1)])
         asked, dial = [], socket.create_connection
         dead = {"::1": OSError(errno.EAFNOSUPPORT, "no IPv6"), "127.0.0.9": socket.timeout("timed out")}
-
         def resolve(host, port, *rest):
             return [info for number in (*dead, "127.0.0.1") for info in REAL_GETADDRINFO(number, port, *rest)]
-
         def connect(address, timeout):
             asked.append((address[0], timeout))
             if address[0] in dead:
@@ -2763,8 +2694,7 @@ class TestPieces(InProcess):
 BUNDLE, SIMPLE = "application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.cosign.simplesigning.v1+json"
 SPDX, DSSE = "application/spdx+json", "application/vnd.dsse.envelope.v1+json"
 EMPTY, PREDICATE = "application/vnd.oci.empty.v1+json", "dev.sigstore.bundle.predicateType"
-IMAGE_KIND, INDEX_KIND, SIGS, ATTS = ["dev.cosignproject.cosign/" + kind for kind in
-                                      ("image", "imageIndex", "sigs", "atts")]
+IMAGE_KIND, INDEX_KIND, SIGS, ATTS = ["dev.cosignproject.cosign/" + one for one in "image imageIndex sigs atts".split()]
 
 
 def wrapped(config, config_type, layer, content, **more):
@@ -2819,10 +2749,8 @@ REFERRALS = [Referring(*row) for row in [
     ("an SBOM and its signature", IMAGE, [SBOM, make_referrer(SBOM)], "SBOM signature", IMAGE_KIND, {}),
     ("all of the older ones", IMAGE, [on(IMAGE, suffix) for suffix in (".sig", ".att", ".sbom")],
      "SBOM attestation signature", IMAGE_KIND, {SIGS: IMAGE_SIG[0].digest, ATTS: on(IMAGE, ".att")[0].digest}),
-    ("of the index", INDEX, [OF_INDEX], "signature", None, {IMAGE_KIND: INDEX.digest}),
     ("older, of the index", INDEX, [INDEX_SIG], "signature", None,
      {INDEX_KIND: INDEX.digest, SIGS: INDEX_SIG[0].digest}),
-    ("of both", INDEX, [OF_INDEX, SIGNATURE], "signature signature", IMAGE_KIND, {}),
     ("an SBOM of the manifest", INDEX, [SBOM, OF_INDEX], "SBOM signature", None, {IMAGE_KIND: INDEX.digest}),
     ("BuildKit's", BUILT, [make_referrer(BUILT)], "provenance signature", None, {IMAGE_KIND: BUILT.digest}),
     ("BuildKit's, signed", BUILT, [make_referrer(PROVENANCE)], "provenance signature", IMAGE_KIND, {}),
@@ -2857,18 +2785,15 @@ MISLEADING = [  # what is pushed, the registry, the exit code, words; a code of 
     ("does not know the path", [], api(says(405)), 0, NO), ("Harbor 2.7: a bare 401", [], api(says(401)), 0, NO),
     ("GitLab: the subject by its own tag", [(IMAGE, tag_of(IMAGE))], {"page": None}, 0, NO),
     ("Artifactory: no tag", [], {"page": None, "faults": [("digest tag", says(403), ALWAYS)]}, 0, NO),
-    ("Artifactory: one tag", [IMAGE_SIG], {"page": None, "faults": [("digest tag", says(403), 1)]}, 0, ""),
     ("Link of brackets", [SBOM], api(changed(Link=["<" * 60000] * 5)), 0, ""),
     ("Link of blanks", [SBOM], api(changed(Link=["<a>" + " ;" * 30000] * 5)), 0, ""),
     ("a manifest", [], api(says(200, ARM.manifest)), 5, "not an index"), ("endless", [], api(ENDLESS), 5, "more than"),
     ("the same page for ever", [SBOM], api(changed(Link="<?from=0>; rel=next")), 5, "page 1001 "),
     ("the next page elsewhere", [SBOM], api(changed(Link="<https://evil.test/v2/>; rel=next")), 5, "evil.test"),
-    ("the next page of another", [SBOM], api(changed(Link="</v2/other/referrers/x>; rel=next")), 5, "not followed"),
     ("the next page nowhere", [SBOM], api(changed(Link="<http://[::>; rel=next")), 5, "not followed"),
     ("lists what is not there", [], lists(SIGNATURE), 3, "404"),
     ("size too small", [SIGNATURE], lists(SIGNATURE, size=7), 5, "expected 7"),
-    ("another image's", [make_referrer(ARM)], lists(make_referrer(ARM)), 0, "passed over"),
-    ("an image without subject", [(ARM, "arm")], lists(ARM), 0, "passed over"),
+    ("another's", [make_referrer(ARM)], lists(make_referrer(ARM)), 0, "passed over"),
     ("the image itself", [], lists(IMAGE), 0, NO), ("in a circle", [SBOM], lists(IMAGE, SBOM), 0, ""),
     ("an older signature of another image", [(make_referrer(ARM), tag_of(IMAGE, ".sig"))], {}, 0, "passed over"),
     ("a blob that is gone", [SBOM], {"gone": SBOM.layers[0]}, 3, "404"),
@@ -2919,9 +2844,8 @@ class TestReferrers(Case):
                 self.assertEqual(sorted(each.kind for each in told.values()), row.kinds.split())
                 shown, run = self.run_main("--list-tar", self.tar).out.decode(), self.run_main("--verify", self.tar)
                 self.assertEqual([digest for digest in told if digest not in shown], [])
-                self.assertEqual((run.code, run.err), (0, ""))
+                self.assertEqual((run.code, run.err, b"not verified" in run.out), (0, "", bool(told)))
                 self.assertIn("%d referrer" % len(told) if told else "good", run.out.decode())
-                self.assertEqual("not verified" in run.out.decode(), bool(told))
                 if not row.kinds:
                     self.assertEqual(held, plain)
                     self.assertIn("no signatures or other referrers found", self.said.err)
