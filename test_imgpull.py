@@ -2533,6 +2533,23 @@ class TestTime(Case):
             self.pull(server, "--cacert", ca, "--jobs", "3")
         self.assertEqual((made.call_count, opened.call_count <= 4), (1, True), opened.call_count)
 
+    def test_tokens_for_two_requests(self):
+        """A registry whose tokens last for two requests, and six workers that share one."""
+        numbers, used, lock = iter(range(1000)), [], threading.Lock()
+        server = self.serve(make_image(*[b"layer %d" % number for number in range(30)]), challenges=[BEARER],
+                            token_answer=lambda _: {"token": "t%d" % next(numbers)})
+        answer = server.answer
+
+        def counted(request):
+            with lock:
+                used.append(request.authorization)
+                if used.count(request.authorization) > 2:
+                    server.accepted.discard(request.authorization)
+            return answer(request)
+        server.answer = counted
+        self.pull(server, "--jobs", "6")
+        self.assertGreater(next(numbers), 10)
+
 
 class TestPieces(InProcess):
     """Layers in pieces, into a file and into a pipe (`-`: the archive to stdout, in order, nothing on disk)."""
@@ -2646,6 +2663,21 @@ class TestPieces(InProcess):
                 self.fails(run, "impossible size" if size == 1 << 59 else "", code=FAILED)
                 self.assertLess(len(run.out) + len(server.requests), 4 << 20)
                 self.clean()
+
+    @unittest.skipUnless(POSIX, "non-blocking pipes")
+    def test_non_blocking(self):
+        """Standard output that does not block: written in full, without asking over and over while it is full."""
+        ours, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        with open(ours, "rb") as reader, open(theirs, "wb", buffering=0) as writer:
+            file = mock.Mock(fileno=writer.fileno, write=mock.Mock(side_effect=writer.write))
+            thread = threading.Thread(target=imgpull.write_all, args=(file, bytes(200000)), daemon=True)
+            thread.start()
+            until(lambda: file.write.call_count > 1)
+            thread.join(0.1)                    # it has nothing to do, and must not find something
+            self.assertLess(file.write.call_count, 10)
+            self.assertEqual(reader.read(200000), bytes(200000))
+            thread.join()
 
     def test_closed_pipe(self):
         """Whoever reads goes away: one line."""
