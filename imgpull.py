@@ -148,8 +148,10 @@ class Temporary(ImgpullError):
     delay = None
 
 
-class NobodyListens(Temporary):
-    """A failure worth one retry: nobody listens, the name is unknown, a blob has another size."""
+class Unlikely(Temporary):
+    """A failure that a retry is unlikely to mend, so there is one: nobody listens, the name is
+    unknown, a blob has another size.
+    """
 
 
 class Resumable(ImgpullError):
@@ -1596,7 +1598,7 @@ class Retries:
         self.failures += 1
         limit = self.transport.settings.retries
         if limit is None:
-            limit = UNLIKELY_RETRIES if isinstance(failure, NobodyListens) else RETRIES
+            limit = UNLIKELY_RETRIES if isinstance(failure, Unlikely) else RETRIES
         text = str(failure)
         text = text if text.startswith(self.what) else f"{self.what}: {text}"
         # A store that refuses the new address that its registry gave, too.
@@ -1661,7 +1663,7 @@ class Transport:
             sent = dict(headers, Authorization=login) if login else headers
             try:
                 response = self.send(origin, method, url, sent, body)
-            except NobodyListens as error:
+            except Unlikely as error:
                 if url != start:
                     error.args = (
                         f"{error}; {redacted(start)} redirects there: a network's login page?",
@@ -1760,7 +1762,7 @@ class Transport:
             # The text of other errors is not shown: it may quote a header with a password.
             return ImgpullError(f"no request can be made to {peer} ({type(error).__name__})")
         # A server that has answered is there, and comes back.
-        kind = Temporary if is_open or origin in self.reached else NobodyListens
+        kind = Temporary if is_open or origin in self.reached else Unlikely
         return kind(f"the connection to {peer} failed: {reason}")
 
     def connect(self, origin, proxy):
@@ -1904,7 +1906,7 @@ def parse_challenges(value):
 
 
 def challenge_in(response):
-    """Return {scheme: parameters} of a 401's challenges that a Login can answer, else {}."""
+    """Return {scheme: parameters} of the challenges of a 401, {} of another response."""
     # A header at a time: an open quote in one must not swallow the next. The first counts.
     headers = response.headers.get_all("WWW-Authenticate") or []
     pairs = [pair for each in headers for pair in parse_challenges(each)]
@@ -2041,7 +2043,7 @@ class Registry:
                 self.transport.taken += len(body)
                 self.transport.fetched += len(body) * path.startswith("blobs/")
             if self.transport.taken > PULL_LIMIT:
-                raise Damaged(f"manifests and configs of more than {human(PULL_LIMIT)}")
+                raise Damaged(f"{what}: this pull has documents of more than {human(PULL_LIMIT)}")
             expected = digest or headers.get("Docker-Content-Digest", "")
             got = digest_of(body, expected) if DIGEST.fullmatch(expected) else expected
             if got != expected:
@@ -2085,7 +2087,7 @@ class Registry:
                     if not (is_part or alone):
                         raise RangeRefused(f"{what}: {response.origin} does not do ranges")
                     if not is_part and response.left not in (None, size):
-                        raise NobodyListens(
+                        raise Unlikely(
                             f"{what}: {response.origin} announces {response.left} bytes, and the "
                             f"manifest {size}"
                         )
